@@ -13,6 +13,8 @@ pub struct Consumer {
     pub limits: Limits,
     /// Its limits for each model on its own, over all its keys.
     pub limits_per_model: Limits,
+    /// Who goes first among requests that wait, if its plan says.
+    pub priority: Option<WaitPriority>,
     /// Its keys are refused.
     pub disabled: bool,
     /// The number under which its counts are stored.
@@ -20,10 +22,58 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// Whether it has a budget, over all models or for each.
+    pub fn has_budget(&self) -> bool {
+        self.limits.has_budget() || self.limits_per_model.has_budget()
+    }
+
     /// A consumer without limits.
     pub fn new(name: impl Into<String>) -> Self {
         let name = name.into();
         let id = KeyDigest::of(&format!("consumer\n{name}")).prefix();
-        Self { name, limits: Limits::default(), limits_per_model: Limits::default(), disabled: false, id }
+        Self {
+            name,
+            limits: Limits::default(),
+            limits_per_model: Limits::default(),
+            priority: None,
+            disabled: false,
+            id,
+        }
+    }
+}
+
+/// Who goes first while requests wait for a server (`pick.wait`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WaitPriority {
+    /// After all others.
+    Low,
+    /// As long as a plan says nothing else.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+impl WaitPriority {
+    /// Each with its name.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("low", Self::Low), ("normal", Self::Normal), ("high", Self::High)];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
+
+    /// Higher ones go first.
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Low => 0,
+            Self::Normal => 1,
+            Self::High => 2,
+        }
     }
 }

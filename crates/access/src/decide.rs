@@ -9,12 +9,12 @@ mod wanted;
 
 use std::sync::Arc;
 
-use catalogue::{Catalogue, Credential, ModelCard, ModelName, Pool, RouteId, ServerRecord};
+use catalogue::{Catalogue, Credential, ModelCard, ModelName, Pick, Pool, RouteId, ServerRecord};
 use limits::{Clock, Demands, Limiters, Reservation, Reserve, Unit};
 
 use crate::{
-    Consumer, Key, Mode, Policy, Reason, Request, Unreadable,
-    estimate::{self, Answers, Bound, Sum, Unbounded},
+    Consumer, Key, Mode, Policy, Reason, Request, RevokedKey, Unreadable,
+    estimate::{self, Answers, Bound, BoundOf, Count, Media, Servers, Sum, Unbounded},
     given::protocols_without_key,
 };
 use demands::demands;
@@ -47,16 +47,22 @@ pub struct Grant {
     pub sum: Option<Sum>,
     /// How many answers it asks for, as far as it was read.
     pub answers: Answers,
+    /// Whether an answer may be longer than it says: some server of its model is not known to read what it says.
+    pub is_open: bool,
     /// Whether some server of its model may export spans.
     pub may_export_spans: bool,
     /// The assumed tokens of an answer whose length the request leaves open; `None` for [`ANSWER`](crate::estimate::ANSWER).
     pub answer_tokens: Option<u32>,
     /// Whether the model's name comes from servers or operators, not only from the client.
     pub is_known_model: bool,
+    /// The model's own name, if there are servers of it.
+    pub canonical: Option<ModelName>,
     /// What it has taken from its limits.
     pub reservation: Reservation,
     /// The credential that the servers demand.
     pub credential: Option<Arc<Credential>>,
+    /// The servers among which Modelgate may choose; `None` if Traefik chooses.
+    pub pick: Option<Arc<Pick>>,
     /// The `Sec-WebSocket-Protocol` that the server is to see, if the client offers protocols.
     pub websocket_protocols: Option<String>,
 }
@@ -65,6 +71,11 @@ impl Grant {
     /// The model, unless the client may have invented it.
     pub fn known_model(&self) -> Option<&str> {
         self.model.as_ref().filter(|_| self.is_known_model).map(ModelName::as_str)
+    }
+
+    /// The model's own name, by which it is priced and its usage is counted, whatever name the client has used for it.
+    pub fn own_model(&self) -> Option<&str> {
+        self.canonical.as_ref().map(ModelName::as_str).or_else(|| self.known_model())
     }
 }
 
@@ -96,6 +107,12 @@ impl Denial {
         let consumer = Some(Arc::clone(&key.consumer));
         Box::new(Self { reason, consumer, key: Some(Arc::clone(key)), tokens: None, sum: None, model: None })
     }
+
+    /// A refusal of a request whose key was revoked.
+    pub(crate) fn of_revoked(revoked: &RevokedKey) -> Box<Self> {
+        let consumer = Arc::new(Consumer::new(&*revoked.consumer));
+        Self::of_key(&Arc::new(Key::new(&*revoked.name, consumer, revoked.digest)), Reason::RevokedKey)
+    }
 }
 
 /// Receives each step of a decision, for an operator. Steps are not formatted if nobody listens.
@@ -116,8 +133,12 @@ pub struct Pending {
     demands: Demands,
     /// What its tokens are made of, if a limit counts them.
     sum: Option<Sum>,
+    /// What the reader has counted in its body, if there is a hard budget.
+    count: Option<Box<Count>>,
     /// The longest context of the servers that may answer it, if there is a hard budget and all of them tell theirs.
     context: Option<u64>,
+    /// The servers that may answer it.
+    servers: Servers,
     grant: Grant,
 }
 
@@ -135,6 +156,21 @@ impl Pending {
     /// The model, unless the client may have invented it.
     pub fn known_model(&self) -> Option<&str> {
         self.grant.known_model()
+    }
+
+    /// The key that was shown.
+    pub fn key(&self) -> &Key {
+        &self.grant.key
+    }
+
+    /// The route, and the servers among which Modelgate may choose, if it does.
+    pub fn pick(&self) -> Option<(&RouteId, &Arc<Pick>)> {
+        self.grant.route.as_ref().zip(self.grant.pick.as_ref())
+    }
+
+    /// The model's own name; see [`Grant::own_model`].
+    pub fn own_model(&self) -> Option<&str> {
+        self.grant.own_model()
     }
 
     /// Whether it takes from budgets.
@@ -168,12 +204,13 @@ impl Pending {
         *self.grant.sum.get_or_insert_with(|| estimate::sum(uri, body, answer_tokens))
     }
 
-    /// The most tokens that it can use.
+    /// The most that it can use; `media` is what it is estimated to use besides tokens.
     ///
     /// # Errors
-    /// Nobody knows.
-    pub fn most(&self, uri: &str, body: Option<&[u8]>) -> Result<Bound, Unbounded> {
-        estimate::bound(uri, body, self.context)
+    /// The most is not known; the error says why.
+    pub fn most(&self, uri: &str, body: Option<&[u8]>, media: Media) -> Result<Bound, Unbounded> {
+        let (context, servers) = (self.context, self.servers);
+        BoundOf { uri, body, count: self.count.as_deref(), media, context, servers }.find()
     }
 
     /// Allows it, after its limits were debited or if they need not be.
@@ -183,13 +220,18 @@ impl Pending {
 
     /// Refuses it.
     pub fn deny(self, reason: Reason) -> Decision {
+        Decision::Deny(*self.refuse(reason))
+    }
+
+    /// Why it is refused, and what is known about it.
+    pub fn refuse(self, reason: Reason) -> Box<Denial> {
         let Grant { consumer, key, model, .. } = self.grant;
         let (tokens, model) =
             (self.sum.map(|sum| sum.tokens()), model.map(|model| model.as_str().to_owned()));
         let by_tokens =
             matches!(&reason, Reason::LimitReached(reached) if reached.limit.unit() == Unit::Tokens);
         let sum = self.sum.filter(|_| by_tokens);
-        Decision::Deny(Denial { reason, consumer: Some(consumer), key: Some(key), tokens, sum, model })
+        Box::new(Denial { reason, consumer: Some(consumer), key: Some(key), tokens, sum, model })
     }
 
     /// Debits its limits in memory, either all or none.
@@ -258,10 +300,12 @@ pub(crate) fn judge(
             }));
         }
     };
-    let (demands, sum) = demands(policy, &key, &wanted, request);
+    let (demands, of_limits) = demands(policy, &key, &wanted, request);
     let answer_tokens = wanted.pool.and_then(|pool| pool.settings.answer_tokens);
     let counted = || wanted.count.as_ref().map(|count| count.sum(request.uri, answer_tokens));
     let answers = wanted.count.as_ref().map(|count| count.answers()).unwrap_or_default();
+    let servers = wanted.pool.map_or(Servers::UNKNOWN, Servers::of);
+    let is_open = wanted.count.as_ref().is_none_or(|count| count.is_open(request.uri, servers));
     let exports_spans = |server: &Arc<ServerRecord>| server.kind().may_export_spans();
     for demand in demands.rates() {
         trace.step(|| {
@@ -281,17 +325,25 @@ pub(crate) fn judge(
             ),
         });
     }
-    let context = match demands.has_budget(Reserve::Hard) {
-        true => wanted.pool.and_then(longest_context),
-        false => None,
+    let sum = of_limits.or_else(counted);
+    let (context, count) = match demands.has_budget(Reserve::Hard) {
+        true => (wanted.pool.and_then(longest_context), wanted.count),
+        false => (None, None),
     };
     let grant = Grant {
         route: wanted.group.map(|group| group.route.clone()),
         credential: wanted.group.and_then(|group| group.credential.clone()),
+        // Traefik has chosen the route already where it asks about one.
+        pick: wanted
+            .group
+            .and_then(|group| group.pick.clone())
+            .filter(|_| matches!(request.mode, Mode::Layered)),
         model: wanted.model,
+        canonical: wanted.pool.map(|pool| pool.canonical.clone()),
         consumer: Arc::clone(&key.consumer),
-        sum: sum.or_else(counted),
+        sum,
         answers,
+        is_open,
         may_export_spans: wanted.pool.is_some_and(|pool| pool.ready.iter().any(exports_spans)),
         is_known_model: wanted.pool.is_some() || !is_named_by_client(request),
         answer_tokens,
@@ -299,29 +351,39 @@ pub(crate) fn judge(
         reservation: Reservation::default(),
         key,
     };
-    Ok(Pending { demands, sum, context, grant })
+    Ok(Pending { demands, sum: of_limits, count, context, servers, grant })
 }
 
-/// The longest context of the servers that may answer a pool's requests, in tokens; `None` if one of them does not tell it.
+/// The longest context that a pool's model has at the servers that may answer its requests, in tokens; `None` if one of them does not tell
+/// it.
 fn longest_context(pool: &Pool) -> Option<u64> {
-    let of_pool = pool.ready.iter().map(|server| {
-        let is_it = |card: &&ModelCard| {
-            [&pool.model, &pool.canonical]
-                .into_iter()
-                .any(|name| card.name == *name || card.aliases.contains(name))
-        };
-        let of = server.models.iter().filter(is_it).filter_map(|card| card.context_length).max();
-        of.or_else(|| longest_of(server))
+    let names = [&pool.model, &pool.canonical];
+    let of_pool = pool.ready.iter().map(|server| context_of(server, &names));
+    let of_canary = pool.canary.iter().flat_map(|canary| {
+        let names = [&pool.model, &pool.canonical, &canary.model];
+        canary.ready.iter().map(move |server| context_of(server, &names))
     });
-    let of_canary = pool.canary.iter().flat_map(|canary| &canary.ready).map(longest_of);
-    of_pool
-        .chain(of_canary)
-        .try_fold(0, |longest, own| Some(own?.max(longest)))
-        .filter(|longest| *longest > 0)
+    longest(of_pool.chain(of_canary))
 }
 
-fn longest_of(server: &Arc<ServerRecord>) -> Option<u64> {
-    server.models.iter().filter_map(|card| card.context_length).max()
+/// The longest context that a server tells of the model with these names. Another model of the same server may have a shorter one.
+fn context_of(server: &ServerRecord, names: &[&ModelName]) -> Option<u64> {
+    let is_it =
+        |card: &&ModelCard| names.iter().any(|name| card.name == **name || card.aliases.contains(name));
+    // vLLM and SGLang tell the context of an adapter only of its base model.
+    let of_parent = |card: &ModelCard| {
+        let parent = card.parent.as_deref()?;
+        let names = |base: &ModelCard| base.name.as_str() == parent || base.root.as_deref() == Some(parent);
+        let bases = server.models.iter().filter(|base| base.parent.is_none() && names(base));
+        longest(bases.map(|base| base.context_length))
+    };
+    let own = server.models.iter().filter(is_it);
+    longest(own.map(|card| card.context_length.or_else(|| of_parent(card))))
+}
+
+/// The longest of all, if there is one and all are known.
+fn longest(mut contexts: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    contexts.try_fold(0, |longest, own| Some(own?.max(longest))).filter(|longest| *longest > 0)
 }
 
 /// Refuses a name that no server has and that is the request's key.

@@ -13,19 +13,33 @@
 //!   `num_predict`, `n_predict`, `max_new_tokens`), `n`, `best_of` or `n_cmpl` times for each prompt. Without it, or if it
 //!   is not above zero, which servers take for "as long as you like", the model's default, or [`ANSWER`]. A field of
 //!   another endpoint or in another place, at which the server would not look, makes that no smaller. What has no answer in
-//!   tokens (embeddings, rerank, scores, moderations, audio, images, tokenize) counts none;
-//! - a body that is not JSON counts as a file, or, where only JSON is to be expected, as text of so many bytes: servers
-//!   read encodings that are not read here. One that Traefik could not hand over counts as a file.
+//!   tokens (embeddings, rerank, scores, moderations, audio, images) counts none;
+//! - what no model reads counts nothing: prompts that are only cut into tokens, counted, or put into a template;
+//! - a body that is not JSON counts as a file, or, where only JSON is to be expected, as text: each of its bytes
+//!   is an ASCII character, since servers read encodings that are not read here. One that Traefik could not hand over counts as a file.
 
 mod bound;
+mod content;
+mod fields;
+mod lengths;
+mod media;
+mod names;
+mod printed;
 mod sum;
+mod unbounded;
 
 use std::{borrow::Cow, fmt, mem};
 
-pub use bound::{Bound, MOST_OF_FILE, MOST_OF_IMAGE, TEMPLATE, Unbounded, bound};
+pub(crate) use bound::BoundOf;
+pub use bound::{Bound, MOST_OF_FILE, MOST_OF_IMAGE, TEMPLATE};
+pub(crate) use lengths::Servers;
+use lengths::{ABOVE_OTHERS, LENGTHS, LengthField, Level, Level::Top, endpoint};
+pub use media::{LEAST_SOUND_BYTES, Media, PaidBy, SOUND_BYTES, UNSEEN_SOUND};
+use percent_encoding::percent_decode_str;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 pub use sum::{Answers, Sum};
+pub use unbounded::Unbounded;
 
 use crate::read::resembles;
 
@@ -46,8 +60,9 @@ pub fn tokens(path: &str, body: Option<&[u8]>, default: Option<u32>) -> u32 {
 pub fn sum(path: &str, body: Option<&[u8]>, default: Option<u32>) -> Sum {
     let file = || Count { files: 1, ..Count::default() };
     let count = match body {
+        _ if generates_nothing(&without_query(path)) => Count::default(),
         Some([]) => return Sum { prompt: 1, answer: 0, open: None },
-        Some(body) => Count::of(body).unwrap_or_else(|| match endpoint(without_query(path)) {
+        Some(body) => Count::of(body).unwrap_or_else(|| match endpoint(&without_query(path)) {
             Some(_) => Count { ascii: body.len() as u64, ..Count::default() },
             None => file(),
         }),
@@ -56,12 +71,18 @@ pub fn sum(path: &str, body: Option<&[u8]>, default: Option<u32>) -> Sum {
     count.sum(path, default)
 }
 
-fn without_query(path: &str) -> &str {
-    path.split('?').next().unwrap_or_default().trim_end_matches('/')
+/// The path as servers take it: decoded, and in small letters, since some ignore case.
+fn without_query(uri: &str) -> Cow<'_, str> {
+    let path = uri.split('?').next().unwrap_or_default().trim_end_matches('/');
+    if path.bytes().all(|byte| byte != b'%' && !byte.is_ascii_uppercase()) {
+        return path.into();
+    }
+    let decoded = percent_decode_str(path).decode_utf8_lossy().to_ascii_lowercase();
+    decoded.trim_end_matches('/').to_owned().into()
 }
 
 fn answers_in_tokens(path: &str) -> bool {
-    const WITHOUT: [&str; 15] = [
+    const WITHOUT: [&str; 18] = [
         "embeddings",
         "embedding",
         "embed",
@@ -77,51 +98,39 @@ fn answers_in_tokens(path: &str) -> bool {
         "count_tokens",
         "input_tokens",
         "show",
+        // vLLM: a prompt or an answer in another form, and the probabilities of given tokens.
+        "render",
+        "derender",
+        "generative_scoring",
     ];
-    let mut from_end = path.rsplit('/');
-    let (last, before) = (from_end.next().unwrap_or_default(), from_end.next().unwrap_or_default());
-    !WITHOUT.contains(&last) && !["audio", "images"].contains(&before)
+    // Not by the first word alone: a model may be called so where its name is a part of the path.
+    let last = path.rsplit('/').next().unwrap_or_default();
+    !WITHOUT.contains(&last) && !Media::is_used_by(path)
 }
 
-/// The fields that limit an answer.
-const LENGTHS: [&str; 6] = [
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "num_predict",
-    "n_predict",
-    "max_new_tokens",
-];
-
-/// The place of such a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Level {
-    /// Among the fields of the body.
-    Top,
-    /// In an object of settings: Ollama's `options`, SGLang's `sampling_params`, TGI's `parameters`.
-    Settings,
-}
-use Level::{Settings, Top};
-
-/// In llama.cpp it takes precedence over all others, on every path.
-const ABOVE_OTHERS: (Level, &str) = (Top, "n_predict");
-
-/// The fields that an endpoint reads, if the endpoint is known.
-fn endpoint(path: &str) -> Option<&'static [(Level, &'static str)]> {
-    const OF_ENDPOINTS: [(&str, &[(Level, &str)]); 10] = [
-        ("/chat/completions", &[(Top, "max_tokens"), (Top, "max_completion_tokens")]),
-        ("/completions", &[(Top, "max_tokens")]),
-        ("/responses", &[(Top, "max_output_tokens")]),
-        ("/messages", &[(Top, "max_tokens")]),
-        ("/api/chat", &[(Settings, "num_predict")]),
-        ("/api/generate", &[(Settings, "num_predict")]),
-        ("/generate", &[(Settings, "max_new_tokens")]),
-        ("/generate_stream", &[(Settings, "max_new_tokens")]),
-        ("/completion", &[(Top, "n_predict"), (Top, "max_tokens")]),
-        ("/infill", &[(Top, "n_predict"), (Top, "max_tokens")]),
+/// Whether no model reads the prompts of a path: they are cut into tokens, counted, or put into a template, or the server tells of a model.
+fn generates_nothing(path: &str) -> bool {
+    /// Anthropic's and OpenAI's; vLLM's, SGLang's and llama.cpp's; Ollama's. `render` alone may be the path of a server that makes images.
+    const ENDS: [&str; 12] = [
+        "/messages/count_tokens",
+        "/responses/input_tokens",
+        "/chat/completions/input_tokens",
+        "/tokenize",
+        "/detokenize",
+        "/apply-template",
+        "/completions/render",
+        "/messages/render",
+        "/responses/render",
+        "/cohere/v2/chat/render",
+        "/completions/derender",
+        "/api/show",
     ];
-    OF_ENDPOINTS.iter().find(|(end, _)| path.ends_with(end)).map(|(_, own)| *own)
+    ENDS.iter().any(|end| path.ends_with(end))
 }
+
+/// Fields by which a server searches with beams: vLLM's, and those of other programs. It then reads the prompt again for each token of
+/// each beam.
+const BEAMS: [&str; 4] = ["use_beam_search", "num_beams", "beam_width", "num_return_sequences"];
 
 /// The parts of a body that count.
 #[derive(Debug, Default)]
@@ -133,13 +142,19 @@ pub(crate) struct Count {
     /// Sources of images or documents: the enclosing object tells which.
     sources: u64,
     /// The lengths for each [`Level`].
-    lengths: [[Length; LENGTHS.len()]; 2],
+    lengths: [[Length; LENGTHS.len()]; Level::ALL.len()],
+    /// How many objects of settings there are at each [`Level`].
+    settings: [u64; Level::ALL.len()],
+    /// A field by which the server searches with beams.
+    beams: Option<&'static str>,
     choices: u64,
     /// The number of prompts, each with answers of its own.
     prompts: u64,
     /// The body's field `stream`, and how many fields some server takes for it.
     streams: Option<bool>,
     stream_fields: u64,
+    /// A field could not be read to its end, or only some readers can.
+    is_partial: bool,
     /// See [`Answers::is_shaped`].
     is_shaped: bool,
 }
@@ -151,6 +166,8 @@ struct Length {
     /// It is zero, negative or not a number.
     is_open: bool,
     is_null: bool,
+    /// A number in quotes, which not all servers take for one.
+    is_text: bool,
 }
 
 impl Length {
@@ -164,6 +181,11 @@ impl Length {
     /// If a field is given twice, servers use the last one.
     fn is_bound(&self) -> bool {
         self.allowed.is_some() && !self.is_open && !self.is_null
+    }
+
+    /// Whether all servers take it for the same, if it is given.
+    fn is_clear(&self) -> bool {
+        !(self.is_open || self.is_null || self.is_text)
     }
 }
 
@@ -184,7 +206,10 @@ impl Count {
 
     /// The same as [`sum()`], of a body that has been read.
     pub(crate) fn sum(&self, path: &str, default: Option<u32>) -> Sum {
-        let path = without_query(path);
+        let path = &*without_query(path);
+        if generates_nothing(path) {
+            return Sum { prompt: 0, answer: 0, open: None };
+        }
         let (answer, open) = if answers_in_tokens(path) { self.answer(path, default) } else { (0, None) };
         Sum { prompt: self.prompt(), answer, open }
     }
@@ -203,6 +228,36 @@ impl Count {
             prompts: number(self.prompts),
             streams,
             is_shaped: self.is_shaped,
+            has_beams: self.beams.is_some(),
+        }
+    }
+
+    /// Whether one of the servers may answer longer than the request says.
+    pub(crate) fn is_open(&self, path: &str, servers: Servers) -> bool {
+        self.limit(&without_query(path), servers).is_err()
+    }
+
+    /// Checks that each server reads a field that limits its answers.
+    ///
+    /// # Errors
+    /// One does not. The error names the field that it would read, if one is known.
+    fn limit(&self, path: &str, servers: Servers) -> Result<(), Option<&'static str>> {
+        let own = endpoint(path).ok_or(None)?;
+        let is_bound = self.is_bound(Some(own));
+        // Of several objects of settings each stands for a prompt of its own, or the last one counts.
+        let is_one = |level: Level| level == Top || self.settings[level as usize] == 1;
+        let limits = |field: &LengthField| {
+            let named = LENGTHS.iter().position(|name| *name == field.name);
+            let length = named.map(|which| &self.lengths[field.level as usize][which]);
+            is_bound && is_one(field.level) && length.is_some_and(Length::is_bound)
+        };
+        servers.read(own, limits, self.lengths[Top as usize].iter().all(Length::is_clear))
+    }
+
+    /// Called with each field of the body: of two objects of settings the last one counts for most servers, whatever it is.
+    fn count_settings(&mut self, field: Key) {
+        if let Key::Settings(level) = field {
+            self.settings[level as usize] += 1;
         }
     }
 
@@ -233,22 +288,30 @@ impl Count {
     /// Its tokens, and the field that would say how many they may be, if nothing does.
     fn answer(&self, path: &str, default: Option<u32>) -> (u64, Option<&'static str>) {
         let default = default.map_or(ANSWER, u64::from);
-        let named = || {
-            let places = [Top, Settings].into_iter().zip(&self.lengths);
-            places.flat_map(|(place, lengths)| LENGTHS.iter().map(move |name| (place, *name)).zip(lengths))
-        };
-        let allowed = named().filter_map(|(_, length)| length.allowed).max();
+        let allowed = self.lengths.iter().flatten().filter_map(|length| length.allowed).max();
         let own = endpoint(path);
-        let is_own = |field: &(Level, &str)| own.is_none_or(|own| own.contains(field));
-        let is_bound = named().any(|(field, length)| is_own(&field) && length.is_bound())
-            && !named().any(|(field, length)| (is_own(&field) || field == ABOVE_OTHERS) && length.is_open);
+        let is_bound = self.is_bound(own);
         let one = match allowed {
             Some(allowed) if is_bound => allowed,
             allowed => allowed.unwrap_or(0).max(default),
         };
-        let field = own.and_then(<[_]>::first).map_or(LENGTHS[0], |(_, field)| *field);
+        let field = own.and_then(<[_]>::first).map_or(LENGTHS[0], |field| field.name);
         let all = one.saturating_mul(self.choices.max(1)).saturating_mul(self.prompts.max(1));
         (all, (!is_bound).then_some(field))
+    }
+
+    /// Whether one of an endpoint's fields limits the answer, and none undoes that. Of an endpoint that is not known any field may.
+    fn is_bound(&self, own: Option<&[LengthField]>) -> bool {
+        let named = || {
+            let levels = Level::ALL.into_iter().zip(&self.lengths);
+            levels.flat_map(|(level, lengths)| LENGTHS.iter().map(move |name| (level, *name)).zip(lengths))
+        };
+        let is_own = |(level, name): &(Level, &str)| {
+            own.is_none_or(|own| own.iter().any(|field| field.level == *level && field.name == *name))
+        };
+        named().any(|(field, length)| is_own(&field) && length.is_bound())
+            && !named()
+                .any(|(field, length)| (is_own(&field) || ABOVE_OTHERS.contains(&field)) && length.is_open)
     }
 }
 
@@ -260,7 +323,7 @@ enum Key {
     /// The body.
     Body,
     /// An object of settings in it.
-    Settings,
+    Settings(Level),
     /// What a stream tells besides the answer.
     StreamOptions,
     /// Text, even if it looks like a `data:` URL.
@@ -269,10 +332,12 @@ enum Key {
     Plain,
     /// A list of things that the model reads, or the arguments of a tool.
     Input,
-    /// A limit on the answer's tokens: its place, and its index in [`LENGTHS`].
+    /// A limit on the answer's tokens: its level, and its index in [`LENGTHS`].
     Length(Level, usize),
     /// The number of answers.
     Choices,
+    /// One of [`BEAMS`].
+    Beams(&'static str),
     /// Whether the answer comes piece by piece.
     Stream,
     /// An image, or a list of images.
@@ -296,28 +361,36 @@ enum Key {
 impl Key {
     /// The key for a field of the body.
     fn of(name: &str) -> Self {
-        match name {
-            "options" | "sampling_params" | "parameters" => Self::Settings,
+        match disguised(name).unwrap_or(name) {
             "prompt" | "text" | "input_ids" | "prompt_embeds" => Self::Prompt,
             "stream" => Self::Stream,
             "stream_options" => Self::StreamOptions,
-            _ => Self::of_setting(Top, name).unwrap_or_else(|| Self::anywhere(name)),
+            name => {
+                let settings = Level::of_settings(name).map(Self::Settings);
+                let setting = settings.or_else(|| Self::of_setting(Top, name));
+                setting.unwrap_or_else(|| Self::anywhere(name))
+            }
         }
     }
 
-    fn of_setting(place: Level, name: &str) -> Option<Self> {
+    fn of_setting(level: Level, name: &str) -> Option<Self> {
+        let length = || LENGTHS.iter().position(|length| *length == name);
+        let beams = || BEAMS.into_iter().find(|field| *field == name).map(Self::Beams);
         match name {
             "n" | "best_of" | "n_cmpl" => Some(Self::Choices),
-            _ => LENGTHS.iter().position(|length| *length == name).map(|which| Self::Length(place, which)),
+            _ => length().map(|which| Self::Length(level, which)).or_else(beams),
         }
     }
 
     /// The key for a field that means the same everywhere.
     fn anywhere(name: &str) -> Self {
         match name {
-            "image_url" | "images" | "image" => Self::Image,
-            "input_audio" | "audio" | "audio_url" | "video" | "video_url" | "file" | "file_data"
-            | "file_id" | "file_url" | "document" => Self::File,
+            // The last three: SGLang, llama.cpp, vLLM.
+            "image_url" | "images" | "image" | "image_data" | "multimodal_data" | "multi_modal_data" => {
+                Self::Image
+            }
+            "input_audio" | "audio" | "audio_url" | "audio_data" | "video" | "video_url" | "video_data"
+            | "file" | "file_data" | "file_id" | "file_url" | "document" => Self::File,
             "source" => Self::Source,
             "text" | "content" | "system" | "instructions" => Self::Text,
             "tools" | "functions" | "tool_calls" | "function_call" | "response_format" | "format"
@@ -326,6 +399,15 @@ impl Key {
             "type" => Self::Type,
             "model" | "role" | "stream" | "user" | "id" | "temperature" | "top_p" | "seed"
             | "cache_control" | "encoding_format" => Self::Short,
+            // Ollama's reader ignores case.
+            _ if name.bytes().any(|byte| !byte.is_ascii_lowercase() && byte != b'_') => {
+                let media = ["images", "image_url", "image", "input_audio", "audio", "video", "file"];
+                match media.iter().position(|known| resembles(name, known)) {
+                    Some(0..3) => Self::Image,
+                    Some(_) => Self::File,
+                    None => Self::Any,
+                }
+            }
             _ => Self::Any,
         }
     }
@@ -334,7 +416,10 @@ impl Key {
     fn within(self, name: &str) -> Self {
         match self {
             Self::Body => Self::of(name),
-            Self::Settings => Self::of_setting(Settings, name).unwrap_or_else(|| Self::anywhere(name)),
+            Self::Settings(level) => {
+                let name = disguised(name).unwrap_or(name);
+                Self::of_setting(level, name).unwrap_or_else(|| Self::anywhere(name))
+            }
             Self::Image | Self::File => Self::Skipped,
             Self::Plain | Self::Input => Self::Plain,
             _ => Self::anywhere(name),
@@ -361,8 +446,10 @@ impl Node<'_> {
     fn whole(self, number: u64) {
         match self.key {
             Key::Choices => self.count.choices = self.count.choices.max(number),
-            Key::Length(place, which) => self.count.lengths[place as usize][which].allow(number),
-            Key::Short | Key::Type => {}
+            Key::Length(level, which) => self.count.lengths[level as usize][which].allow(number),
+            // Pydantic takes 1 for true.
+            Key::Beams(field) if number > 0 => self.count.beams = Some(field),
+            Key::Short | Key::Type | Key::Beams(_) => {}
             // Prompts can be given as token ids.
             _ => self.count.other += 1,
         }
@@ -373,9 +460,19 @@ impl Node<'_> {
     fn number(self, number: f64) {
         match self.key {
             Key::Length(..) | Key::Choices => self.whole(number.ceil() as u64),
+            Key::Beams(field) => self.count.beams = Some(field),
             // A token id: Pydantic takes 7.0 and true for whole numbers.
             Key::Prompt | Key::OneOfPrompts | Key::Text => self.count.other += 1,
             _ => {}
+        }
+    }
+
+    /// A number that only some readers can read: an answer of any length, or any number of them.
+    fn unread_number(self) {
+        self.count.is_partial = true;
+        match self.key {
+            Key::Length(level, which) => self.count.lengths[level as usize][which].is_open = true,
+            _ => self.whole(u64::MAX),
         }
     }
 
@@ -384,8 +481,16 @@ impl Node<'_> {
         match self.key {
             // As Pydantic reads numbers in text, which takes `1_0` for ten.
             Key::Length(..) | Key::Choices => {
-                self.number(text.trim().replace('_', "").parse().unwrap_or(0.0));
+                if let Key::Length(level, which) = self.key {
+                    self.count.lengths[level as usize][which].is_text = true;
+                }
+                match text.trim() {
+                    text if text.is_ascii() => self.number(text.replace('_', "").parse().unwrap_or(0.0)),
+                    // Python reads the digits of all scripts.
+                    _ => self.unread_number(),
+                }
             }
+            Key::Beams(field) => self.count.beams = Some(field),
             Key::Short | Key::Type if text.len() <= SHORT => {}
             Key::Image => self.count.images += 1,
             Key::File => self.count.files += 1,
@@ -470,16 +575,18 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_bool<E>(self, truth: bool) -> Result<Word, E> {
-        if self.key == Key::Stream {
-            self.count.streams = Some(truth);
+        match self.key {
+            Key::Stream => self.count.streams = Some(truth),
+            Key::Beams(_) if !truth => return Ok(Word::Other),
+            _ => {}
         }
         self.number(0.0);
         Ok(Word::Other)
     }
 
     fn visit_unit<E>(self) -> Result<Word, E> {
-        if let Key::Length(place, which) = self.key {
-            self.count.lengths[place as usize][which].is_null = true;
+        if let Key::Length(level, which) = self.key {
+            self.count.lengths[level as usize][which].is_null = true;
         }
         Ok(Word::Other)
     }
@@ -492,6 +599,11 @@ impl<'de> Visitor<'de> for Node<'_> {
                 Key::Text
             }
             Key::Short | Key::Type | Key::Input => Key::Any,
+            // The list and each object in it: it is no single one.
+            Key::Settings(level) => {
+                self.count.settings[level as usize] += 1;
+                self.key
+            }
             key => key,
         };
         while list.next_element_seed(Node { key, count: &mut *self.count })?.is_some() {}
@@ -503,6 +615,8 @@ impl<'de> Visitor<'de> for Node<'_> {
         match self.key {
             Key::Image => self.count.images += 1,
             Key::File => self.count.files += 1,
+            // llama.cpp: `{"prompt_string": …, "multimodal_data": […]}`.
+            Key::OneOfPrompts => self.count.prompts += 1,
             Key::Source => return self.source(map).map(|()| Word::Other),
             _ => {}
         }
@@ -536,6 +650,7 @@ impl Counting {
     pub(crate) fn field(&mut self, name: FieldName) -> CountedField<'_> {
         self.count.stream_fields += name.stream_fields;
         self.count.is_shaped |= name.is_shaped;
+        self.count.count_settings(name.key);
         CountedField { name: name.key, counting: self }
     }
 
@@ -561,10 +676,9 @@ impl FieldName {
 }
 
 impl CountedField<'_> {
-    /// Counts a text that has been read.
-    pub(crate) fn text(self, text: &str) {
-        let word = Node { key: self.name, count: &mut self.counting.count }.said(text);
-        self.counting.is_document |= self.name == Key::Type && word == Word::Document;
+    /// Counts the name of a model that has been read.
+    pub(crate) fn model_name(self, text: &str) {
+        Node { key: self.name, count: &mut self.counting.count }.said(text);
     }
 }
 
@@ -607,10 +721,12 @@ impl Visitor<'_> for Name<'_> {
         if self.within == Key::Body {
             self.count.stream_fields += stream_fields(name);
         }
-        if matches!(self.within, Key::Body | Key::Settings | Key::StreamOptions) {
+        if matches!(self.within, Key::Body | Key::Settings(_) | Key::StreamOptions) {
             self.count.is_shaped |= !leaves_bytes_alone(name);
         }
-        Ok(self.within.within(name))
+        let key = self.within.within(name);
+        self.count.count_settings(key);
+        Ok(key)
     }
 }
 
@@ -629,13 +745,27 @@ impl<'de> Visitor<'de> for BodyFields<'_> {
             let value = map.next_value::<&RawValue>()?.get();
             self.0.stream_fields += stream_fields(&name);
             self.0.is_shaped |= !leaves_bytes_alone(&name);
-            let node = Node { key: Key::of(&name), count: &mut *self.0 };
+            let key = Key::of(&name);
+            self.0.count_settings(key);
+            let node = Node { key, count: &mut *self.0 };
             if node.deserialize(&mut serde_json::Deserializer::from_str(value)).is_err() {
                 self.0.text(value);
+                self.0.is_partial = true;
             }
         }
         Ok(())
     }
+}
+
+/// The field that decides how much is answered, if `name` is that field only to readers that ignore case: for Go's, so for Ollama,
+/// the last of `max_tokens` and `Max_Tokens` counts.
+fn disguised(name: &str) -> Option<&'static str> {
+    const OTHERS: [&str; 6] = ["n", "best_of", "n_cmpl", "options", "sampling_params", "parameters"];
+    // No usual name has other characters, and most names have only these.
+    if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+        return None;
+    }
+    LENGTHS.into_iter().chain(OTHERS).find(|known| *known != name && resembles(name, known))
 }
 
 /// For how many fields `stream` this one counts. One that some readers take for it makes it unclear.
@@ -690,5 +820,7 @@ fn is_data_url(text: &str, start: &str) -> bool {
         })
 }
 
+#[cfg(test)]
+mod agents;
 #[cfg(test)]
 mod tests;

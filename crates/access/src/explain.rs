@@ -1,5 +1,7 @@
 //! A decision with its steps in words, for an operator.
 
+use std::time::SystemTime;
+
 use catalogue::Catalogue;
 use limits::{Demands, Limiters, SystemClock};
 
@@ -29,14 +31,32 @@ impl Trace for Vec<String> {
 pub fn explain(policy: &Policy, catalogue: &Catalogue, request: &Request<'_>) -> Explanation {
     let mut steps = Vec::new();
     let judged = judge(policy, catalogue, request, &mut steps);
-    steps.extend(judged.as_ref().err().and_then(|denial| about_key(policy, request.headers, &denial.reason)));
+    steps.extend(
+        judged
+            .as_ref()
+            .err()
+            .and_then(|denial| about_key(policy, request.headers, &denial.reason, request.now)),
+    );
     Explanation::of(judged, steps, catalogue)
 }
 
 /// What operators are told about a key or a token that is refused, and its bearer is not.
-pub fn about_key(policy: &Policy, headers: &http::HeaderMap, reason: &Reason) -> Option<String> {
+pub fn about_key(
+    policy: &Policy,
+    headers: &http::HeaderMap,
+    reason: &Reason,
+    now: SystemTime,
+) -> Option<String> {
     match reason {
         Reason::BadToken(fault) => Some(fault.for_operators()),
+        Reason::RevokedKey => policy.shown_revoked(headers, now).map(|revoked| {
+            format!(
+                "it was revoked at {}: the API key {:?} of consumer {:?}",
+                jiff::Timestamp::try_from(revoked.at).unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%SZ"),
+                revoked.name,
+                revoked.consumer
+            )
+        }),
         Reason::UnknownKey if !policy.takes_tokens() && policy.shows_token(headers) => Some(
             "it has the form of an identity provider's token, and jwt names none whose tokens are taken"
                 .into(),

@@ -27,7 +27,7 @@ use std::{
 use limits::Limits;
 use serde_json::{Map, Value};
 
-use crate::{Consumer, Denial, Key, KeyDigest, ModelGlobs, Reason, name_of_subject};
+use crate::{Consumer, Denial, Key, KeyDigest, ModelGlobs, Reason, WaitPriority, name_of_subject};
 pub use fault::{Claimed, TokenFault};
 use keys::Signature;
 pub use keys::{InvalidKeySet, IssuerKeys};
@@ -68,6 +68,8 @@ pub struct TokenPlan {
     pub limits: Limits,
     /// Each subject's limits for each model on its own.
     pub limits_per_model: Limits,
+    /// Who goes first among requests that wait.
+    pub priority: Option<WaitPriority>,
 }
 
 /// A token's claims.
@@ -75,7 +77,8 @@ type Claims = Map<String, Value>;
 
 impl Default for TokenPlan {
     fn default() -> Self {
-        Self { models: ModelGlobs::all(), limits: Limits::default(), limits_per_model: Limits::default() }
+        let (limits, limits_per_model) = (Limits::default(), Limits::default());
+        Self { models: ModelGlobs::all(), limits, limits_per_model, priority: None }
     }
 }
 
@@ -221,6 +224,14 @@ fn check_time(claims: &Claims, now: SystemTime) -> Result<(), TokenFault> {
     }
 }
 
+/// The names of the keys that stand for tokens begin with it.
+const OF_TOKEN: &str = "jwt:";
+
+/// Whether this may be the name of a key that stands for tokens; no policy names those.
+pub fn is_of_token(name: &str) -> bool {
+    name.starts_with(OF_TOKEN)
+}
+
 fn bearer(
     issuer: &Issuer,
     consumers: &HashMap<String, Arc<Consumer>>,
@@ -236,8 +247,9 @@ fn bearer(
         models: plan.models.clone(),
         limits: plan.limits.clone(),
         limits_per_model: plan.limits_per_model.clone(),
+        priority: plan.priority,
         id: digest.prefix(),
-        ..Key::new(format!("jwt:{name}"), consumer, digest)
+        ..Key::new(format!("{OF_TOKEN}{name}"), consumer, digest)
     }))
 }
 

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use limits::Limits;
 use sha2::{Digest, Sha256};
 
-use crate::{Consumer, ModelGlobs, Reason};
+use crate::{Consumer, ModelGlobs, Reason, WaitPriority};
 
 /// The SHA-256 digest of an API key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +53,8 @@ pub struct Key {
     pub limits: Limits,
     /// Its limits for each model on its own.
     pub limits_per_model: Limits,
+    /// Who goes first among requests that wait, if the key's plan says; otherwise its consumer's plan may.
+    pub priority: Option<WaitPriority>,
     /// The plan that it refers to; decisions do not use it.
     pub plan: Option<PlanOfKey>,
     /// Whether it may use paths that manage a server.
@@ -234,6 +236,11 @@ impl fmt::Debug for NewKey {
 }
 
 impl Key {
+    /// Whether it or its consumer has a budget, over all models or for each.
+    pub fn has_budget(&self) -> bool {
+        self.limits.has_budget() || self.limits_per_model.has_budget() || self.consumer.has_budget()
+    }
+
     /// A key for every model, without limits.
     pub fn new(name: impl Into<String>, consumer: Arc<Consumer>, digest: KeyDigest) -> Self {
         let name = name.into();
@@ -246,6 +253,7 @@ impl Key {
             models: ModelGlobs::all(),
             limits: Limits::default(),
             limits_per_model: Limits::default(),
+            priority: None,
             plan: None,
             manage: false,
             stored_data: false,
@@ -255,6 +263,11 @@ impl Key {
             id,
             open_requests: OpenRequests::default(),
         }
+    }
+
+    /// Who goes first among requests that wait.
+    pub fn priority(&self) -> WaitPriority {
+        self.priority.or(self.consumer.priority).unwrap_or_default()
     }
 
     /// Its digest, and the one before it was rotated.

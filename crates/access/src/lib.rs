@@ -26,24 +26,26 @@ mod policy;
 mod read;
 mod reason;
 mod request;
+mod revoked;
 mod routes;
 mod select;
 mod usage;
 
 pub use catalogue::{InvalidGlob, ModelGlobs};
-pub use consumer::Consumer;
+pub use consumer::{Consumer, WaitPriority};
 pub use decide::{
     Decision, Denial, Grant, Pending, decide, is_asked_by_post, limits_of, model_in_path, no_such_model,
     prepare, whose,
 };
 pub use explain::{Explanation, about_key, explain};
 pub use given::Conflict;
-pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan};
+pub use jwt::{Claimed, InvalidKeySet, Issuer, IssuerKeys, TokenFault, TokenPlan, is_of_token};
 pub use key::{InvalidDigest, Key, KeyDigest, NewKey, NoRandomness, OpenRequests, PlanOfKey};
 pub use name::{NAME, NoName, is_name, name_of_subject};
 pub use policy::{Edit, ModelLimit, Policy};
-pub use read::{Unreadable, Ways, Where};
+pub use read::{PromptParts, Unreadable, Ways, Where};
 pub use reason::{Idle, Reason};
 pub use request::{Mode, Request};
+pub use revoked::{RevokedKey, RevokedKeys};
 pub use routes::{Class, Route, listed, routes_of, source_of, speaks_ollama};
 pub use usage::{Usage, UsageEstimate, UsageHour, UsageOf, UsageWatcher, Used, UsedCounts};

@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::{Hash, Hasher},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
@@ -13,7 +13,10 @@ use http::{HeaderMap, HeaderName};
 use jiff::tz::TimeZone;
 use limits::Limits;
 
-use crate::{Conflict, Consumer, Denial, Issuer, Key, KeyDigest, ModelGlobs, NewKey, Reason, given, jwt};
+use crate::{
+    Conflict, Consumer, Denial, Issuer, Key, KeyDigest, ModelGlobs, NewKey, Reason, RevokedKey, RevokedKeys,
+    given, jwt,
+};
 
 /// A limit of some models over all keys.
 #[derive(Debug, Clone)]
@@ -32,6 +35,8 @@ pub struct Policy {
     previous: HashMap<KeyDigest, Arc<Key>>,
     /// Digests that several keys have, or had before rotation.
     contested: HashSet<KeyDigest>,
+    /// Keys that are no more; those above come first.
+    revoked: Arc<RevokedKeys>,
     model_limits: Vec<ModelLimit>,
     issuers: Vec<Issuer>,
     consumers: HashMap<String, Arc<Consumer>>,
@@ -39,6 +44,8 @@ pub struct Policy {
     ignores_foreign: bool,
     time_zone: TimeZone,
     is_incomplete: bool,
+    /// Whether a key has a budget, once somebody has asked.
+    has_budgets: OnceLock<bool>,
 }
 
 /// A key, indexed by its own digest. A map of 100,000 separate digests would take 5 MB more for each policy.
@@ -72,6 +79,7 @@ impl Policy {
             keys: HashSet::with_capacity(keys.len()),
             previous: HashMap::new(),
             contested: HashSet::new(),
+            revoked: Arc::default(),
             model_limits,
             issuers: Vec::new(),
             consumers: HashMap::new(),
@@ -79,6 +87,7 @@ impl Policy {
             ignores_foreign: false,
             time_zone: TimeZone::UTC,
             is_incomplete: false,
+            has_budgets: OnceLock::new(),
         };
         policy.add_keys(keys.into_iter().map(Arc::new));
         policy
@@ -86,6 +95,7 @@ impl Policy {
 
     /// Adds keys. A digest that an existing key has still belongs to that key.
     pub fn add_keys(&mut self, keys: impl IntoIterator<Item = Arc<Key>>) {
+        self.has_budgets = OnceLock::new();
         for key in keys {
             if let Some((digest, _)) = key.previous {
                 match self.key(&digest) {
@@ -111,6 +121,7 @@ impl Policy {
 
     /// Calls `edit` for each key. If a removed key was [contested](Self::is_contested), the other key does not take its place.
     pub fn edit_keys(&mut self, mut edit: impl FnMut(&Arc<Key>) -> Edit) {
+        self.has_budgets = OnceLock::new();
         let edits: Vec<(Arc<Key>, Option<Arc<Key>>)> = self
             .keys()
             .filter_map(|key| match edit(key) {
@@ -137,6 +148,27 @@ impl Policy {
         }
     }
 
+    /// Takes over the keys that another policy knows to be revoked.
+    pub fn share_revoked_of(&mut self, other: &Self) {
+        self.revoked = Arc::clone(&other.revoked);
+    }
+
+    /// Changes the keys that are known to be revoked.
+    pub fn revoked_mut(&mut self) -> &mut RevokedKeys {
+        Arc::make_mut(&mut self.revoked)
+    }
+
+    /// The keys that are known to be revoked.
+    pub fn revoked(&self) -> &RevokedKeys {
+        &self.revoked
+    }
+
+    /// The revoked key of a request, as it shows it.
+    pub fn shown_revoked(&self, headers: &HeaderMap, now: SystemTime) -> Option<&RevokedKey> {
+        let given = self.shown_key(headers, now).filter(|given| given.len() <= MAX_KEY_LEN)?;
+        self.revoked.get(&KeyDigest::of_bytes(given), now)
+    }
+
     /// Whether another key has, or had, one of its digests: one of the two then is or was not in force.
     pub fn is_contested(&self, key: &Key) -> bool {
         key.digests().any(|digest| self.contested.contains(&digest))
@@ -154,6 +186,7 @@ impl Policy {
             keys: HashSet::new(),
             previous: HashMap::new(),
             contested: HashSet::new(),
+            revoked: Arc::default(),
             model_limits: self.model_limits.clone(),
             issuers: Vec::new(),
             consumers: HashMap::new(),
@@ -161,6 +194,7 @@ impl Policy {
             ignores_foreign: self.ignores_foreign,
             time_zone: self.time_zone.clone(),
             is_incomplete: self.is_incomplete,
+            has_budgets: OnceLock::new(),
         };
         alone.add_keys([Arc::new(key)]);
         alone
@@ -209,6 +243,25 @@ impl Policy {
         self.keys.iter().map(|ByDigest(key)| key).chain(self.previous.values().filter(stands_alone))
     }
 
+    /// The consumers that have limits, if there are issuers of tokens.
+    pub fn consumers(&self) -> impl Iterator<Item = &Arc<Consumer>> {
+        self.consumers.values()
+    }
+
+    /// One of [`consumers`](Self::consumers), by its name.
+    pub fn consumer(&self, name: &str) -> Option<&Arc<Consumer>> {
+        self.consumers.get(name)
+    }
+
+    /// Whether a key, a consumer or a model has a budget.
+    pub fn has_budgets(&self) -> bool {
+        *self.has_budgets.get_or_init(|| {
+            self.keys().any(|key| key.has_budget())
+                || self.consumers().any(|consumer| consumer.has_budget())
+                || self.model_limits.iter().any(|entry| entry.limits.has_budget())
+        })
+    }
+
     /// The key with a digest.
     pub fn key(&self, digest: &KeyDigest) -> Option<&Arc<Key>> {
         self.keys.get(digest).map(|ByDigest(key)| key).or_else(|| self.previous.get(digest))
@@ -255,6 +308,9 @@ impl Policy {
             && let Some(token) = jwt::Shown::of(given)
         {
             return jwt::verify(&self.issuers, &self.consumers, token, now);
+        }
+        if let Some(revoked) = digest.and_then(|digest| self.revoked.get(&digest, now)) {
+            return Err(Denial::of_revoked(revoked));
         }
         Err(Denial::of_nobody(match digest {
             None => Reason::UnknownKey,

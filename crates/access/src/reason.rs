@@ -14,6 +14,9 @@ pub enum Reason {
     /// The key is unknown.
     #[error("the API key is not valid")]
     UnknownKey,
+    /// The key was revoked. Clients hear the same as about an unknown one, also how often they may try.
+    #[error("the API key is not valid")]
+    RevokedKey,
     /// The key is not known, but the store of keys has not answered yet.
     #[error("API keys cannot be looked up at the moment; try again later")]
     KeysUnavailable,
@@ -86,6 +89,15 @@ pub enum Reason {
         /// The state of its servers.
         idle: Idle,
     },
+    /// All servers of the model had as much as they can take until the longest wait was over, or too many requests waited.
+    #[error("all servers of the model {model:?} are busy; try again later")]
+    ServersBusy {
+        /// The model that was asked for.
+        model: String,
+    },
+    /// Modelgate stops while the request waits for a server.
+    #[error("the gateway is being stopped while this request waits for a server; send it again")]
+    Stopping,
     /// A limit is used up.
     #[error(transparent)]
     LimitReached(#[from] LimitReached),
@@ -95,7 +107,8 @@ pub enum Reason {
     /// There is a hard budget, and other Modelgates could spend it at the same time.
     #[error("its hard budget cannot be kept here; the operator's log says why")]
     HardBudgetUnkept,
-    /// The server of shared limits does not answer, and the operator has chosen to refuse requests then.
+    /// The server of shared limits does not answer, and the operator has chosen to refuse requests then, or the budget is hard; or neither it
+    /// nor the store has told what is spent of a hard budget.
     #[error("the limits of this request cannot be checked at the moment; try again later")]
     LimitsUnavailable,
 }
@@ -132,10 +145,10 @@ impl Idle {
 }
 
 impl Reason {
-    /// Whether the credential could be a guess: it is no known key or token.
+    /// Whether the credential could be a guess: it is no key or token that works, and that is all a client hears.
     pub fn is_guess(&self) -> bool {
         match self {
-            Self::UnknownKey | Self::MistypedKey => true,
+            Self::UnknownKey | Self::MistypedKey | Self::RevokedKey => true,
             Self::BadToken(fault) => fault.is_guess(),
             _ => false,
         }
@@ -146,6 +159,7 @@ impl Reason {
         match self {
             Self::MissingKey => "missing_api_key",
             Self::UnknownKey => "invalid_api_key",
+            Self::RevokedKey => "revoked_api_key",
             Self::KeysUnavailable => "api_keys_unavailable",
             Self::MistypedKey => "mistyped_api_key",
             Self::BadToken(_) => "invalid_token",
@@ -165,6 +179,8 @@ impl Reason {
             Self::NotReady { idle: Idle::Starting, .. } => "model_starting",
             Self::NotReady { idle: Idle::Draining, .. } => "model_draining",
             Self::NotReady { idle: Idle::Stopped, .. } => "model_stopped",
+            Self::ServersBusy { .. } => "servers_busy",
+            Self::Stopping => "stopping",
             Self::LimitReached(LimitReached { scope: Scope::Address, .. }) => "too_many_failures",
             Self::LimitReached(LimitReached { limit: Limit::Rate(_), .. }) => "rate_limit_exceeded",
             Self::LimitReached(LimitReached { limit: Limit::Quota(quota), .. })
@@ -201,6 +217,7 @@ mod tests {
             (Reason::MissingKey, false),
             (Reason::KeysUnavailable, false),
             (Reason::ExpiredKey, false),
+            (Reason::RevokedKey, true),
             (Reason::ModelNotFound { model: "x".into() }, false),
         ] {
             assert_eq!(reason.is_guess(), is_guess, "{reason}");

@@ -21,7 +21,7 @@ use std::{
 
 use papaya::Equivalent;
 
-use crate::{Denial, Grant, Reason};
+use crate::{Denial, Grant, Reason, estimate::Media};
 
 /// Counts since the last take. `/auth` takes no lock.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ pub struct UsedCounts {
     pub errors: i64,
     /// Admitted requests whose client went away, or whose answer broke off.
     pub aborted: i64,
-    /// How long the settled requests took in all.
+    /// How long the settled requests took in all, without those that the server refused: their time is not paid for.
     pub milliseconds: i64,
     /// Tokens of prompts, cached ones included.
     pub prompt: i64,
@@ -103,6 +103,12 @@ pub struct UsedCounts {
     pub estimated: i64,
     /// What it costs, in units of 10⁻⁹ of the currency.
     pub cost: i64,
+    /// Images that were asked for.
+    pub images: i64,
+    /// Sound that was sent to be written down or translated, in milliseconds.
+    pub sound: i64,
+    /// Characters of text that was sent to be spoken.
+    pub characters: i64,
 }
 
 /// What `/auth` takes a request for until more is known.
@@ -114,6 +120,8 @@ pub struct UsageEstimate {
     pub completion: u32,
     /// What they cost, in units of 10⁻⁹ of the currency.
     pub cost: i64,
+    /// What it uses that is not counted in tokens.
+    pub media: Media,
 }
 
 /// Who was refused for which reason.
@@ -134,6 +142,7 @@ struct RefusedByRef<'a> {
 
 #[derive(Debug, Default)]
 struct RefusalsCount {
+    presence: Presence,
     count: AtomicU64,
     idle: AtomicU64,
 }
@@ -156,13 +165,46 @@ struct UsedByRef<'a> {
 /// What `/auth` counts.
 #[derive(Debug, Default)]
 struct Count {
+    presence: Presence,
     requests: AtomicI64,
     refused: AtomicI64,
     prompt: AtomicI64,
     completion: AtomicI64,
     cost: AtomicI64,
+    images: AtomicI64,
+    sound: AtomicI64,
+    characters: AtomicI64,
     /// The number of consecutive takes without a count.
     idle: AtomicU64,
+}
+
+/// How many threads add to a count at this moment. A count may be forgotten only while there are none; after that nobody adds to
+/// it any more, and a new one takes its place. So nothing is lost, and nobody waits.
+#[derive(Debug, Default)]
+struct Presence(AtomicU32);
+
+impl Presence {
+    /// The count is forgotten.
+    const GONE: u32 = 1 << 31;
+
+    /// Runs `add` unless the count is forgotten already. Returns whether it ran.
+    fn while_there<T>(&self, add: impl FnOnce() -> T) -> bool {
+        if self.0.fetch_add(1, Ordering::AcqRel) & Self::GONE != 0 {
+            return false;
+        }
+        add();
+        self.0.fetch_sub(1, Ordering::Release);
+        true
+    }
+
+    /// Forgets the count, unless somebody adds to it. Returns whether nobody does from now on.
+    fn end(&self) -> bool {
+        self.0.compare_exchange(0, Self::GONE, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.load(Ordering::Acquire) & Self::GONE != 0
+    }
 }
 
 /// A count is forgotten after this many consecutive idle takes: ten minutes at two takes a second.
@@ -181,14 +223,22 @@ impl Usage {
 
     /// Counts an admitted request by its estimate. Returns the hour to which it belongs.
     pub fn allowed(&self, of: UsageOf<'_>, at: SystemTime, estimate: UsageEstimate) -> UsageHour {
-        let UsageEstimate { prompt, completion, cost } = estimate;
+        let UsageEstimate { prompt, completion, cost, media } = estimate;
         let hour = self.hour(at);
         self.count(UsedByRef { hour, of }, |count| {
             count.requests.fetch_add(1, Ordering::Relaxed);
             count.prompt.fetch_add(prompt.into(), Ordering::Relaxed);
             count.completion.fetch_add(completion.into(), Ordering::Relaxed);
             if cost != 0 {
-                count.cost.fetch_add(cost, Ordering::Relaxed);
+                // Clients choose how long answers may be, so this may come to any amount.
+                let more = |sum: i64| Some(sum.saturating_add(cost));
+                let _ = count.cost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+            }
+            if media != Media::default() {
+                let [images, sound, characters] = media.counts();
+                count.images.fetch_add(images, Ordering::Relaxed);
+                count.sound.fetch_add(sound, Ordering::Relaxed);
+                count.characters.fetch_add(characters, Ordering::Relaxed);
             }
         });
         hour
@@ -212,13 +262,20 @@ impl Usage {
 
     fn count_refusal(&self, by: RefusedByRef<'_>) {
         let refusals = self.refusals.pin();
-        let counted = refusals.get(&by).or_else(|| {
-            let by =
-                if refusals.len() < MOST { by } else { RefusedByRef { consumer: OTHERS, model: "", ..by } };
-            Some(refusals.get_or_insert_with(by.to_owned(), RefusalsCount::default))
-        });
-        if let Some(counted) = counted {
-            counted.count.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let found = refusals.get(&by);
+            let by = match found {
+                None if refusals.len() >= MOST => RefusedByRef { consumer: OTHERS, model: "", ..by },
+                _ => by,
+            };
+            let counted =
+                found.unwrap_or_else(|| refusals.get_or_insert_with(by.to_owned(), RefusalsCount::default));
+            let add = || counted.count.fetch_add(1, Ordering::Relaxed);
+            if counted.presence.while_there(add) {
+                return;
+            }
+            // The error only means that another thread has done so.
+            let _ = refusals.remove_if(&by, |_, found| found.presence.is_gone());
         }
     }
 
@@ -274,16 +331,22 @@ impl Usage {
         settled.into_iter().for_each(|(by, counts)| add(by, counts));
         let (counts, watcher) = (self.counts.pin(), self.watcher.get());
         for (by, count) in &counts {
-            let fresh = count.take();
-            if fresh != UsedCounts::default() {
-                count.idle.store(0, Ordering::Relaxed);
-                if let Some(watcher) = watcher.filter(|_| fresh.requests != 0) {
-                    watcher.allowed(by.of(), &fresh);
+            let mut note = || {
+                let fresh = count.take();
+                let is_fresh = fresh != UsedCounts::default();
+                if is_fresh {
+                    count.idle.store(0, Ordering::Relaxed);
+                    if let Some(watcher) = watcher.filter(|_| fresh.requests != 0) {
+                        watcher.allowed(by.of(), &fresh);
+                    }
+                    add(by.clone(), fresh);
                 }
-                add(by.clone(), fresh);
-            } else if count.idle.fetch_add(1, Ordering::Relaxed) >= idle {
-                // A count made at this very moment, after minutes of idleness, is lost.
-                counts.remove(by);
+                is_fresh
+            };
+            if !note() && count.idle.fetch_add(1, Ordering::Relaxed) >= idle && count.presence.end() {
+                // What was counted since then is its last.
+                note();
+                let _ = counts.remove_if(by, |_, found| found.presence.is_gone());
             }
         }
         watcher.into_iter().for_each(|watcher| self.show_refusals(&**watcher));
@@ -292,13 +355,18 @@ impl Usage {
     fn show_refusals(&self, watcher: &dyn UsageWatcher) {
         let refusals = self.refusals.pin();
         for (by, counted) in &refusals {
-            let fresh = counted.count.swap(0, Ordering::Relaxed);
-            if fresh > 0 {
-                counted.idle.store(0, Ordering::Relaxed);
-                let of = UsageOf { key: "", consumer: &by.consumer, model: &by.model };
-                watcher.refused(of, by.code, fresh);
-            } else if counted.idle.fetch_add(1, Ordering::Relaxed) >= IDLE {
-                refusals.remove(by);
+            let note = || {
+                let fresh = counted.count.swap(0, Ordering::Relaxed);
+                if fresh > 0 {
+                    counted.idle.store(0, Ordering::Relaxed);
+                    let of = UsageOf { key: "", consumer: &by.consumer, model: &by.model };
+                    watcher.refused(of, by.code, fresh);
+                }
+                fresh > 0
+            };
+            if !note() && counted.idle.fetch_add(1, Ordering::Relaxed) >= IDLE && counted.presence.end() {
+                note();
+                let _ = refusals.remove_if(by, |_, found| found.presence.is_gone());
             }
         }
     }
@@ -310,12 +378,20 @@ impl Usage {
         UsageHour(seconds.saturating_sub(offset) / HOUR * HOUR + offset)
     }
 
-    fn count(&self, by: UsedByRef<'_>, add: impl FnOnce(&Count)) {
+    fn count(&self, by: UsedByRef<'_>, add: impl Fn(&Count)) {
         let counts = self.counts.pin();
-        match counts.get(&by) {
-            Some(count) => add(count),
-            None if counts.len() < MOST => add(counts.get_or_insert_with(by.to_owned(), Count::default)),
-            None => add(counts.get_or_insert_with(others(by.hour).to_owned(), Count::default)),
+        loop {
+            let found = counts.get(&by);
+            let by = match found {
+                None if counts.len() >= MOST => others(by.hour),
+                _ => by,
+            };
+            let count = found.unwrap_or_else(|| counts.get_or_insert_with(by.to_owned(), Count::default));
+            if count.presence.while_there(|| add(count)) {
+                return;
+            }
+            // The error only means that another thread has done so.
+            let _ = counts.remove_if(&by, |_, found| found.presence.is_gone());
         }
     }
 }
@@ -340,8 +416,14 @@ impl Count {
         let [requests, refused, prompt, completion, cost] =
             [&self.requests, &self.refused, &self.prompt, &self.completion, &self.cost]
                 .map(|count| count.swap(0, Ordering::Relaxed));
+        let [images, sound, characters] =
+            [&self.images, &self.sound, &self.characters].map(|count| match count.load(Ordering::Relaxed) {
+                0 => 0,
+                _ => count.swap(0, Ordering::Relaxed),
+            });
         let estimated = prompt + completion;
-        UsedCounts { requests, refused, prompt, completion, estimated, cost, ..UsedCounts::default() }
+        let counts = UsedCounts { requests, refused, prompt, completion, estimated, ..UsedCounts::default() };
+        UsedCounts { cost, images, sound, characters, ..counts }
     }
 }
 
@@ -365,6 +447,9 @@ impl AddAssign for UsedCounts {
         self.exact += more.exact;
         self.measured += more.measured;
         self.estimated += more.estimated;
+        self.images += more.images;
+        self.sound += more.sound;
+        self.characters += more.characters;
         // Clients choose how long answers may be, so this may come to any amount.
         self.cost = self.cost.saturating_add(more.cost);
     }
@@ -372,7 +457,7 @@ impl AddAssign for UsedCounts {
 
 impl<'a> From<&'a Grant> for UsageOf<'a> {
     fn from(grant: &'a Grant) -> Self {
-        let model = grant.known_model().unwrap_or_default();
+        let model = grant.own_model().unwrap_or_default();
         Self { key: &grant.key.name, consumer: &grant.consumer.name, model }
     }
 }
@@ -490,6 +575,7 @@ mod tests {
         let hour = usage.allowed(LLAMA, at(0), estimate(1, 1));
         usage.refused(&denial(Reason::ExpiredKey), at(0));
         usage.gather();
+        assert_eq!(seen.0.lock().expect("no panic").len(), 2, "before anything is taken");
         usage.gather();
         usage.allowed(LLAMA, at(0), estimate(1, 1));
         usage.settled(LLAMA, hour, UsedCounts { aborted: 1, ..UsedCounts::default() });
@@ -507,8 +593,49 @@ mod tests {
         assert_eq!(seen, expected);
     }
 
+    /// Clients choose whom they are refused as by their key, and models by their name.
+    #[test]
+    fn refusals_are_told_by_name_and_are_bounded() {
+        let (usage, seen) = (Usage::default(), WatchedUsage::default());
+        usage.watch(seen.clone());
+        let names: Vec<String> =
+            (0..MOST + 10).map(|number| format!("{}/{}", number % 7, number / 7)).collect();
+        for (number, name) in names.iter().enumerate() {
+            let (consumer, model) = name.split_once('/').expect("two names");
+            for _ in 0..=number % 3 {
+                usage.count_refusal(RefusedByRef { consumer, model, code: "quota_exceeded" });
+            }
+        }
+        usage.gather();
+        let told = mem::take(&mut *seen.0.lock().expect("no panic"));
+        assert_eq!(told.len(), MOST + 1);
+        for (number, name) in names.iter().enumerate().take(MOST) {
+            let expected = i64::try_from(number % 3 + 1).ok();
+            assert_eq!(told.get(&format!("{name} quota_exceeded")).copied(), expected, "{name}");
+        }
+        let others: usize = (MOST..MOST + 10).map(|number| number % 3 + 1).sum();
+        assert_eq!(told.get("(others)/ quota_exceeded").copied(), i64::try_from(others).ok());
+    }
+
+    #[test]
+    fn refusals_that_are_idle_are_not_told_and_are_forgotten() {
+        let (usage, seen) = (Usage::default(), WatchedUsage::default());
+        usage.watch(seen.clone());
+        usage.count_refusal(RefusedByRef { consumer: "team", model: "", code: "quota_exceeded" });
+        usage.gather();
+        seen.0.lock().expect("no panic").clear();
+        for _ in 0..IDLE {
+            usage.gather();
+        }
+        assert!(seen.0.lock().expect("no panic").is_empty(), "nobody was refused since");
+        assert_eq!(usage.refusals.len(), 1, "it is idle, but not for long enough");
+        usage.gather();
+        assert_eq!(usage.refusals.len(), 0);
+    }
+
     #[test]
     fn an_hour_begins_when_the_time_zone_says() {
+        assert_eq!(UsageHour(5_400).start(), at(5_400));
         let usage = Usage::default();
         usage.align(Duration::from_secs(1_800));
         for (seconds, hour) in [(5_399, 1_800), (5_400, 5_400), (8_999, 5_400), (9_000, 9_000)] {
@@ -556,12 +683,21 @@ mod tests {
             measured: 10 * n,
             estimated: 11 * n,
             cost: 12 * n,
+            images: 13 * n,
+            sound: 14 * n,
+            characters: 15 * n,
         };
         let mut sum = counts(3);
         sum += counts(4);
         assert_eq!((sum, sum.tokens()), (counts(7), 7 * 30));
         sum += UsedCounts { cost: i64::MAX, ..UsedCounts::default() };
         assert_eq!(sum.cost, i64::MAX, "a client chooses how long answers may be");
+        let (usage, at) = (Usage::default(), SystemTime::UNIX_EPOCH);
+        for _ in 0..200 {
+            let estimate = UsageEstimate { cost: 100_000_000_000_000_000, ..UsageEstimate::default() };
+            usage.allowed(UsageOf { key: "k", consumer: "c", model: "m" }, at, estimate);
+        }
+        assert_eq!(usage.take()[0].counts.cost, i64::MAX, "and how many there are");
     }
 
     #[test]
@@ -581,7 +717,8 @@ mod tests {
 
     /// A token costs 3.
     fn estimate(prompt: u32, completion: u32) -> UsageEstimate {
-        UsageEstimate { prompt, completion, cost: 3 * i64::from(prompt + completion) }
+        let media = Media::default();
+        UsageEstimate { prompt, completion, cost: 3 * i64::from(prompt + completion), media }
     }
 
     /// Hours, tokens of the prompt and those of the answer.
@@ -613,9 +750,8 @@ mod tests {
                     scope.spawn(move || ask_and_settle(usage, half))
                 });
                 while counting.iter().any(|thread| !thread.is_finished()) {
-                    // Here ten minutes' worth of takes come within a millisecond, so nothing may count as idle: on a busy machine a
-                    // count was forgotten between the look-up and the addition of a thread that had to wait.
-                    usage.take_and_forget(u64::MAX).into_iter().for_each(|used| sum += used.counts);
+                    // Each count is forgotten as soon as it is idle: once this lost what a thread added that had looked it up.
+                    usage.take_and_forget(0).into_iter().for_each(|used| sum += used.counts);
                     assert!(sum.estimated >= 0 && sum.prompt + sum.completion == sum.tokens(), "{sum:?}");
                     // A settlement never comes without the cost of its estimate.
                     assert!(sum.cost >= 0, "{sum:?}");

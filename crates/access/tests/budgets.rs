@@ -4,12 +4,12 @@ mod common;
 
 use access::{
     Decision, Pending, Policy,
-    estimate::{TEMPLATE, Unbounded},
+    estimate::{Media, TEMPLATE, Unbounded},
     prepare,
 };
-use catalogue::ServerRecord;
+use catalogue::{Kind, ServerRecord};
 use common::{Call, World, key, server_with};
-use limits::{Calendar, Limits, Quota, Reserve};
+use limits::{Calendar, Limits, Quota, Reservation, Reserve};
 
 const BODY: &str = r#"{"model":"llama","messages":[]}"#;
 
@@ -38,7 +38,11 @@ fn server(name: &str, models: &[(&str, Option<u64>)]) -> ServerRecord {
 }
 
 fn pending(world: &World, name: &str) -> Pending {
-    let call = Call::chat(&format!("mg-{name}"), "llama").body(BODY);
+    pending_of(world, name, BODY)
+}
+
+fn pending_of(world: &World, name: &str, body: &str) -> Pending {
+    let call = Call::chat(&format!("mg-{name}"), "llama").body(body);
     let headers = call.headers();
     prepare(&world.policy, &world.catalogue, &call.asked_with(&headers)).expect("it is allowed")
 }
@@ -62,9 +66,13 @@ fn each_budget_gets_the_amount_of_its_kind_and_a_free_request_none() {
     };
     let costs: Vec<_> = priced(300, 900).demands().budgets().map(limits::QuotaDemand::cost).collect();
     assert_eq!(costs, [300, 900]);
-    let passes = |pending: Pending| matches!(pending.admit(&world.limiters), Decision::Allow(_));
+    let code = |pending: Pending| match pending.admit(&world.limiters) {
+        Decision::Allow(_) => "ok",
+        Decision::Deny(denial) => denial.reason.code(),
+    };
+    let passes = |pending| code(pending) == "ok";
     assert!(passes(priced(300, 900)));
-    assert!(!passes(priced(300, 200)), "of the hard budget 100 are left");
+    assert_eq!(code(priced(300, 200)), "budget_exceeded", "of the hard budget 100 are left");
     assert!(passes(priced(700, 100)), "what was refused has taken nothing of the other budget");
     assert!(!passes(priced(1, 0)), "the usual budget is spent");
     let mut free = priced(1, 1);
@@ -78,7 +86,7 @@ fn an_answer_of_any_length_is_bounded_by_the_longest_context_if_all_servers_tell
         let world = world(servers);
         let pending = pending(&world, "alice");
         pending
-            .most("/v1/chat/completions", Some(BODY.as_bytes()))
+            .most("/v1/chat/completions", Some(BODY.as_bytes()), Media::default())
             .map(|bound| (bound.prompt, bound.completion))
     };
     let prompt = BODY.len() as u64 + TEMPLATE;
@@ -88,10 +96,62 @@ fn an_answer_of_any_length_is_bounded_by_the_longest_context_if_all_servers_tell
     assert_eq!(most(vec![told(8_192), server("b", &[("llama", Some(4_096))])]), Ok((prompt, 8_192)));
     let other = server("a", &[("llama", Some(4_096)), ("other", Some(16_384))]);
     assert_eq!(most(vec![other]), Ok((prompt, 4_096)), "that of the model");
-    let silent = server("a", &[("llama", None), ("other", Some(16_384))]);
-    assert_eq!(most(vec![silent]), Ok((prompt, 16_384)), "that of the server's other models");
     let unknown = Err(Unbounded::Answer("max_tokens"));
+    // Regression: the context of another model of the server took its place.
+    let silent = || server("a", &[("llama", None), ("other", Some(16_384))]);
+    assert_eq!(most(vec![silent()]), unknown);
+    let mut adapter = silent();
+    adapter.models[0].parent = Some("other".into());
+    assert_eq!(most(vec![adapter]), Ok((prompt, 16_384)), "that of the model which it adapts");
+    let mut adapter = silent();
+    adapter.models[0].parent = Some("another".into());
+    assert_eq!(most(vec![adapter]), unknown);
     assert_eq!(most(vec![server("a", &[("llama", None)])]), unknown);
     assert_eq!(most(vec![told(8_192), server("b", &[("llama", None)])]), unknown);
     assert_eq!(most(vec![server("a", &[("llama", Some(0))])]), unknown);
+}
+
+/// Regression: the canary's servers told the context of any of their models.
+#[test]
+fn a_canary_tells_the_context_of_its_own_model() {
+    let completion = |canary: Option<u64>| {
+        let settings = [("canary.model", "new"), ("canary.percent", "10")];
+        let mut usual = server_with("a", &["llama"], &settings);
+        usual.models[0].context_length = Some(4_096);
+        let mut new = server("b", &[("new", canary), ("other", Some(16_384))]);
+        new.spec.settings.accepts = Some(catalogue::Accepts::Any);
+        let world = world(vec![usual, new]);
+        let bound =
+            pending(&world, "alice").most("/v1/chat/completions", Some(BODY.as_bytes()), Media::default());
+        bound.map(|bound| bound.completion)
+    };
+    assert_eq!(completion(Some(8_192)), Ok(8_192));
+    assert_eq!(completion(None), Err(Unbounded::Answer("max_tokens")));
+}
+
+/// Regression: what Ollama answered was measured as no longer than a field allowed that it ignores.
+#[test]
+fn an_answer_is_open_unless_each_server_reads_what_limits_it() {
+    let is_open = |kinds: &[Kind], field: &str| {
+        let of_kind = |(at, kind): (usize, &Kind)| {
+            let listed_as = *kind;
+            ServerRecord { listed_as, ..server(&format!("s{at}"), &[("llama", None)]) }
+        };
+        let world = world(kinds.iter().enumerate().map(of_kind).collect());
+        let body = BODY.replace("}", &format!(r#","{field}":5}}"#));
+        match pending_of(&world, "bob", &body).allow(Reservation::default()) {
+            Decision::Allow(grant) => grant.is_open,
+            Decision::Deny(denial) => panic!("{denial:?}"),
+        }
+    };
+    for (kinds, field, expected) in [
+        (&[Kind::Vllm][..], "max_completion_tokens", false),
+        (&[Kind::Ollama], "max_completion_tokens", true),
+        (&[Kind::Vllm, Kind::Ollama], "max_completion_tokens", true),
+        (&[Kind::Vllm, Kind::Ollama], "max_tokens", false),
+        (&[Kind::Other], "max_completion_tokens", true),
+        (&[Kind::Vllm], "n_predict", true),
+    ] {
+        assert_eq!(is_open(kinds, field), expected, "{kinds:?} {field}");
+    }
 }

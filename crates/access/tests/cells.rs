@@ -130,6 +130,7 @@ fn a_body_refers_to_stored_data_only_by_a_key_that_may() {
         (r#"{"model":"llama","input":"x","prompt":"a text"}"#, false),
         (r#"{"model":"llama","input":"x","prompt":{"id":"p"}}"#, true),
         (r#"{"model":"llama","input":"x","previous_response_id":"r"}"#, true),
+        (r#"{"model":"llama","input":"x","Previous_Response_ID":"r"}"#, true),
         (r#"{"model":"llama","input":"x","conversation":"c"}"#, true),
         (
             r#"{"model":"llama","input":[{"role":"user","content":[{"type":"input_file","file_id":"f"}]}]}"#,

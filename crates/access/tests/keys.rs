@@ -9,7 +9,8 @@ use std::{
 };
 
 use access::{
-    Consumer, Decision, Key, KeyDigest, Mode, NewKey, Policy, Reason, Usage, estimate::Sum, limits_of,
+    Consumer, Decision, Key, KeyDigest, Mode, NewKey, Policy, Reason, RevokedKey, RevokedKeys, Usage,
+    estimate::Sum, limits_of,
 };
 use catalogue::{Pool, ServerState, Setting};
 use common::{Call, World, rate, server};
@@ -98,6 +99,31 @@ fn a_key_that_does_not_work_is_named_to_operators() {
     }
 }
 
+/// Its bearer hears what everybody hears whose key is unknown; the operator learns whose it was. A key that is known comes first.
+#[test]
+fn a_revoked_key_is_named_to_operators_alone() {
+    let revoked = |name: &str, key: &str| RevokedKey {
+        digest: KeyDigest::of(key),
+        name: name.into(),
+        consumer: "team".into(),
+        at: at(1_000),
+    };
+    let mut world = world(vec![alice()]);
+    let ask = |given: &str, now| Call { now, ..Call::chat(given, "llama") };
+    let unknown = world.reason(&ask("mg-gone", 1_000)).expect("refused").to_string();
+    world.policy.revoked_mut().add([revoked("bob", "mg-gone"), revoked("before", "mg-alice")]);
+    assert_eq!(world.code(&ask("mg-alice", 1_000)), "ok");
+    assert_eq!(world.code(&ask("mg-never", 1_000)), "invalid_api_key");
+    let Decision::Deny(denial) = world.decide(&ask("mg-gone", 1_000)) else { panic!("allowed") };
+    let names = (denial.key.as_ref().map(|k| &*k.name), denial.consumer.as_ref().map(|c| &*c.name));
+    assert_eq!((denial.reason.code(), names), ("revoked_api_key", (Some("bob"), Some("team"))));
+    assert_eq!(denial.reason.to_string(), unknown);
+    let told = access::about_key(&world.policy, &ask("mg-gone", 0).headers(), &denial.reason, at(1_000));
+    let words = "it was revoked at 1970-01-01T00:16:40Z: the API key \"bob\" of consumer \"team\"";
+    assert_eq!(told.as_deref(), Some(words));
+    assert_eq!(world.code(&ask("mg-gone", 1_000 + RevokedKeys::KEEP.as_secs())), "invalid_api_key");
+}
+
 #[test]
 fn a_mistyped_key_is_told_from_an_unknown_one() {
     let key = NewKey::generate().expect("randomness");
@@ -125,6 +151,33 @@ fn a_consumers_limits_hold_over_all_its_keys() {
     assert_eq!(ask("mg-bob", "llama"), Some(Scope::ConsumerAndModel));
     assert_eq!(ask("mg-alice", "qwen"), None);
     assert_eq!(ask("mg-bob", "qwen"), Some(Scope::Consumer));
+}
+
+/// A hash table compares what its hash cannot tell apart, so one needs many keys to meet such a pair.
+#[test]
+fn among_thousands_of_keys_each_is_its_own_and_a_foreign_one_is_none() {
+    let of = |number: u32| format!("mg-{number}");
+    let named = |number| Key::new(of(number), Arc::new(Consumer::new("team")), KeyDigest::of(&of(number)));
+    let world = world((0..5_000).map(named).collect());
+    for number in 0..10_000 {
+        let found = world.policy.authenticate(&Call::new(&of(number)).headers(), None, at(0));
+        let name = found.ok().map(|key| key.name.to_string());
+        assert_eq!(name, (number < 5_000).then(|| of(number)));
+    }
+}
+
+/// Refusals and pages show the model that was asked for.
+#[test]
+fn a_long_key_is_no_part_of_a_models_name_and_a_short_one_may_be_by_chance() {
+    let long = "mg-0123456789abcdef";
+    let world = world(vec![alice(), Key::new("long", Arc::new(Consumer::new("team")), KeyDigest::of(long))]);
+    let code = |key: &str, model: &str| world.code(&Call::chat(key, model));
+    for name in [long.to_owned(), format!("{long}-v2"), format!("org/{long}")] {
+        assert_eq!(code(long, &name), "model_invalid", "{name}");
+    }
+    assert_eq!(code(long, "another"), "model_not_found");
+    assert_eq!(code("mg-alice", "mg-alice"), "model_invalid");
+    assert_eq!(code("mg-alice", "mg-alice-v2"), "model_not_found");
 }
 
 #[test]

@@ -210,6 +210,7 @@ fn with_plan(key: Key, takes: PlanOfKey, plan: &Plan) -> Key {
         models: if takes.models { models() } else { key.models },
         limits: if takes.limits { plan.limits.clone().unwrap_or_default() } else { key.limits },
         limits_per_model: if takes.limits_per_model { limits_per_model() } else { key.limits_per_model },
+        priority: plan.priority,
         plan: Some(takes),
         ..key
     }
@@ -228,7 +229,7 @@ impl Unusable {
 
 #[cfg(test)]
 mod tests {
-    use access::KeyDigest;
+    use access::{KeyDigest, WaitPriority};
     use limits::{Limits, Rate};
 
     use super::*;
@@ -237,7 +238,14 @@ mod tests {
     fn plan(name: &str) -> Plan {
         let rate = Rate::per_minute(60, None).expect("a rate");
         let models = Patterns::new(vec!["llama*".into()]).ok();
-        Plan { name: name.into(), models, limits: Some(rate.into()), limits_per_model: None, note: None }
+        Plan {
+            name: name.into(),
+            models,
+            limits: Some(rate.into()),
+            limits_per_model: None,
+            priority: None,
+            note: None,
+        }
     }
 
     fn consumer(name: &str, plan: Option<&str>) -> ConsumerSpec {
@@ -268,6 +276,34 @@ mod tests {
         assert_eq!(directory.key(own).expect("a key").limits.rates()[0].amount(), 7);
         let bob = directory.key(KeySpec { consumer: "nobody".into(), ..key(None) }).expect("a key");
         assert!(bob.consumer.limits.is_empty() && bob.may_use_all());
+    }
+
+    /// The key's plan says who goes first, then its consumer's, and both follow a change of theirs.
+    #[test]
+    fn priority_comes_from_the_keys_plan_or_else_from_its_consumers() {
+        let mut directory = Directory::default();
+        let of = |name: &str, priority| Plan { priority, ..plan(name) };
+        directory.add_plan(of("gold", Some(WaitPriority::High))).expect("new");
+        directory.add_plan(of("batch", Some(WaitPriority::Low))).expect("new");
+        directory.add_plan(of("plain", None)).expect("new");
+        directory.add_consumer(consumer("team", Some("batch"))).expect("new");
+        for (plan, expected) in [
+            (Some("gold"), WaitPriority::High),
+            (Some("plain"), WaitPriority::Low),
+            (None, WaitPriority::Low),
+        ] {
+            assert_eq!(directory.key(key(plan)).expect("a key").priority(), expected, "{plan:?}");
+        }
+        let nobodys = KeySpec { consumer: "nobody".into(), ..key(Some("plain")) };
+        assert_eq!(directory.key(nobodys).expect("a key").priority(), WaitPriority::Normal);
+        let alice = directory.key(key(Some("gold"))).expect("a key");
+        directory.replace_plan("gold", Some(of("gold", None)));
+        directory.replace_plan("batch", Some(of("batch", Some(WaitPriority::High))));
+        assert!(directory.resolve("team").is_ok());
+        let bob = directory.key(key(Some("plain"))).expect("a key");
+        for key in [alice, bob] {
+            assert_eq!(directory.relink(&key).expect("its plan").priority(), WaitPriority::High);
+        }
     }
 
     fn limits(amount: u32) -> Limits {

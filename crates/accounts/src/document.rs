@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use access::{Consumer, InvalidGlob, KeyDigest, ModelGlobs};
+use access::{Consumer, InvalidGlob, KeyDigest, ModelGlobs, WaitPriority};
 use config_reader::{NETWORK, Section, network};
 use ipnet::IpNet;
 use limits::Limits;
@@ -33,6 +33,8 @@ pub struct Plan {
     pub limits: Option<Limits>,
     /// The limits for each model on its own.
     pub limits_per_model: Option<Limits>,
+    /// Who goes first among requests that wait for a server.
+    pub priority: Option<WaitPriority>,
     /// A note by the operator.
     pub note: Option<String>,
 }
@@ -142,6 +144,7 @@ impl ConsumerSpec {
         Consumer {
             limits: limits.cloned().unwrap_or_default(),
             limits_per_model: per_model.cloned().unwrap_or_default(),
+            priority: plan.and_then(|plan| plan.priority),
             disabled: self.disabled,
             ..Consumer::new(&self.name)
         }
@@ -183,8 +186,9 @@ impl Account for Plan {
         let name = required_name(section, "name");
         let models = models(section);
         let (limits, limits_per_model) = (limits(section, "limit"), limits(section, "limit_per_model"));
+        let priority = section.one_of("priority", &WaitPriority::ALL);
         let note = note(section);
-        Some(Self { name: name?, models, limits, limits_per_model, note })
+        Some(Self { name: name?, models, limits, limits_per_model, priority, note })
     }
 
     fn name(&self) -> &str {
@@ -203,6 +207,7 @@ impl Account for Plan {
         let mut json = Map::from_iter([("name".to_owned(), self.name.as_str().into())]);
         put(&mut json, "models", self.models.as_ref().map(|models| json!(models.texts)));
         put_limits(&mut json, self.limits.as_ref(), self.limits_per_model.as_ref());
+        put(&mut json, "priority", self.priority.map(|priority| priority.name().into()));
         put(&mut json, "note", self.note.as_deref().map(Value::from));
         Value::Object(json)
     }
@@ -406,7 +411,7 @@ mod tests {
         let consumer =
             json!({ "name": "team", "plan": "gold", "limit": limit, "disabled": true, "note": "x" });
         assert_eq!(parse::<ConsumerSpec>(&consumer, None).expect("a consumer").to_json(), consumer);
-        let plan = json!({ "name": "gold", "models": ["*"], "limit_per_model": limit });
+        let plan = json!({ "name": "gold", "models": ["*"], "limit_per_model": limit, "priority": "high" });
         assert_eq!(parse::<Plan>(&plan, None).expect("a plan").to_json(), plan);
     }
 

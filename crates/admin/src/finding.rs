@@ -55,6 +55,11 @@ pub(crate) enum Finding {
         /// What happens to requests meanwhile.
         on_failure: OnFailure,
     },
+    /// A model with a price is used by a path on which that price says nothing of what requests cost.
+    PriceNotCounted {
+        /// The path.
+        path: String,
+    },
     /// A finding about the configuration file.
     Configuration(ConfigurationFinding),
 }
@@ -90,6 +95,8 @@ pub enum Doubt {
     NoKeys,
     /// Quotas are counted in memory only.
     QuotasWithoutStore,
+    /// Several Modelgates share limits, and quotas are counted in a file of this machine.
+    QuotasOfOneMachine,
     /// Nothing has a price, so budgets are never spent.
     BudgetsWithoutPrices,
     /// A Traefik on another machine cannot reach the dashboard.
@@ -113,6 +120,7 @@ impl Finding {
             Self::StoreDown { .. } => "store_down",
             Self::Accounts { .. } => "accounts_not_in_force",
             Self::SharedLimitsDown { .. } => "shared_limits_down",
+            Self::PriceNotCounted { .. } => "price_not_counted",
             Self::Configuration(finding) => finding.code(),
         }
     }
@@ -135,7 +143,7 @@ impl Finding {
             | Self::StoreDown { .. }
             | Self::Accounts { .. }
             | Self::SharedLimitsDown { .. } => IssueSeverity::Bad,
-            Self::Traefik(_) | Self::Configuration(_) => IssueSeverity::Warn,
+            Self::Traefik(_) | Self::PriceNotCounted { .. } | Self::Configuration(_) => IssueSeverity::Warn,
         }
     }
 
@@ -165,6 +173,9 @@ impl Finding {
             Self::SharedLimitsDown { .. } => {
                 Some("Is the Redis or Valkey there, and shared_limits.url right?".into())
             }
+            Self::PriceNotCounted { .. } => Some(
+                "Give the model a price by request or second as well, or have clients use a path that is paid by its price.".into(),
+            ),
         }
     }
 
@@ -179,6 +190,7 @@ impl Finding {
             | Self::StoreDown { .. }
             | Self::Accounts { .. }
             | Self::SharedLimitsDown { .. }
+            | Self::PriceNotCounted { .. }
             | Self::Configuration(_) => None,
         }
     }
@@ -239,6 +251,10 @@ impl fmt::Display for Finding {
                 "its server does not answer: {why}; until it does, fail: {} applies",
                 on_failure.as_str()
             ),
+            Self::PriceNotCounted { path } => write!(
+                f,
+                "it has a price, and requests to {path:?} cost nothing: what they use is not what the price is for"
+            ),
             Self::Configuration(finding) => finding.fmt(f),
         }
     }
@@ -268,6 +284,7 @@ impl Doubt {
             Self::KeysReplaced { .. } => "keys_of_file_not_used",
             Self::NoKeys => "no_keys",
             Self::QuotasWithoutStore => "quotas_without_store",
+            Self::QuotasOfOneMachine => "quotas_of_one_machine",
             Self::BudgetsWithoutPrices => "budgets_without_prices",
             Self::DashboardOutOfReach { .. } => "dashboard_out_of_reach",
             Self::NoServers => "no_source_of_servers",
@@ -287,6 +304,11 @@ impl fmt::Display for Doubt {
             Self::QuotasWithoutStore => f.write_str(
                 "there are limits per day or month, or budgets, and no store, so a restart forgets what they have counted; \
                  set state_dir or store.url",
+            ),
+            Self::QuotasOfOneMachine => f.write_str(
+                "shared_limits shares limits per second, minute and hour; limits per day or month, and budgets, are counted in this \
+                 machine's SQLite file, and Modelgates with another file count their own; with several machines set store.url to \
+                 a PostgreSQL",
             ),
             Self::BudgetsWithoutPrices => f.write_str(
                 "there are budgets, and no model has a price, so everything is free and no budget is ever spent; set prices",
@@ -329,12 +351,14 @@ mod tests {
                 others: 0,
             },
             Finding::SharedLimitsDown { why: "refused".into(), on_failure: OnFailure::Local },
+            Finding::PriceNotCounted { path: "/prompt".into() },
             configuration(ConfigurationFinding::Refused(error)),
             configuration(ConfigurationFinding::RefusedForMore { errors: 3 }),
             configuration(ConfigurationFinding::NeedsRestart { part: "listen.admin" }),
             doubtful(Doubt::KeysReplaced { variable: "MODELGATE_KEYS".into() }),
             doubtful(Doubt::NoKeys),
             doubtful(Doubt::QuotasWithoutStore),
+            doubtful(Doubt::QuotasOfOneMachine),
             doubtful(Doubt::BudgetsWithoutPrices),
             doubtful(Doubt::DashboardOutOfReach { listen: ([127, 0, 0, 1], 8102).into() }),
             doubtful(Doubt::NoServers),

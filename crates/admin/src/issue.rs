@@ -7,10 +7,11 @@ use std::{
 };
 
 use catalogue::{Catalogue, ProblemSubject, Readiness, ServerRecord, ServerState};
+use web::UncountedPath;
 
 use crate::{
     Admin, connection,
-    finding::{Finding, IssueSeverity},
+    finding::{ConfigurationFinding, Doubt, Finding, IssueSeverity},
     format,
     list::encode,
 };
@@ -88,6 +89,32 @@ pub(crate) fn hints(catalogue: &Catalogue) -> Vec<Issue> {
     catalogue.hints().iter().map(of).collect()
 }
 
+/// Servers from which nothing has come yet, and that may be loading their model. They are told at once, since the reason may as well
+/// be a wrong port, but count as wrong only once they have had time to load.
+pub(crate) fn loading(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issue> {
+    let links = Links::new(catalogue);
+    let silent = catalogue.servers().filter_map(|server| match &server.state {
+        ServerState::Starting(why) if why.is_silence() && why.may_pass_by_itself() => Some((server, why)),
+        _ => None,
+    });
+    let patiently = silent.filter(|(server, _)| is_patient(admin, server, now));
+    let told = patiently.map(|(server, why)| {
+        let (name, finding) = (&server.spec.name, why.clone().into());
+        let mut issue = Issue::new(format!("server {name}"), links.of(name), &finding);
+        if let Some(since) = admin.since.loading(server, now) {
+            issue.told.what.push_str(&format!("; no answer since {}", format::time(since).people));
+        }
+        issue.with_severity(IssueSeverity::Hint)
+    });
+    told.collect()
+}
+
+/// Whether a server has not yet had as much time as one may take to load its model.
+fn is_patient(admin: &Admin, server: &ServerRecord, now: SystemTime) -> bool {
+    let waited = admin.since.loading(server, now).and_then(|since| now.duration_since(since).ok());
+    waited.is_none_or(|waited| waited.as_secs() <= PATIENCE_SECONDS)
+}
+
 /// Everything that needs an operator's attention.
 pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issue> {
     let mut issues = of_models(catalogue);
@@ -96,7 +123,11 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
     let faults = connection::all(admin, Some(catalogue)).into_iter();
     issues.extend(faults.filter_map(|c| Some(Issue::new(c.name, "/about", &c.fault?))));
     let of_file = |finding| Issue::new("configuration", "/about", &Finding::Configuration(finding));
-    issues.extend((admin.program.problems)().into_iter().map(of_file));
+    issues.extend((admin.program.problems)().into_iter().chain(idle_budgets(admin)).map(of_file));
+    issues.extend(admin.shared.paths_not_counted(now).into_iter().map(|UncountedPath { model, path }| {
+        let link = format!("/models/{}", encode(&model));
+        Issue::new(format!("model {model}"), link, &Finding::PriceNotCounted { path })
+    }));
     issues.sort();
     issues.dedup();
     issues
@@ -209,10 +240,7 @@ impl<'a> Links<'a> {
 /// Problems of servers and containers, servers that have been cordoned, and servers that take too long to start.
 fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issue> {
     let links = Links::new(catalogue);
-    let is_patient = |server: &ServerRecord| {
-        let waited = admin.since.loading(server, now).and_then(|since| now.duration_since(since).ok());
-        waited.is_none_or(|waited| waited.as_secs() <= PATIENCE_SECONDS)
-    };
+    let is_patient = |server: &ServerRecord| is_patient(admin, server, now);
     let mut issues: Vec<Issue> = Vec::new();
     let mut told: HashSet<(&str, &catalogue::Finding)> = HashSet::new();
     for problem in catalogue.problems() {
@@ -222,7 +250,7 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
             ProblemSubject::Container(name) | ProblemSubject::Server(name) => {
                 told.insert((name, &problem.finding));
                 let server = links.by_name.get(name.as_str());
-                // A server that is still loading its model may not even listen; its own page and the list say so.
+                // A server that is still loading its model may not even listen: see `loading`.
                 if server.is_some_and(|s| matches!(s.state, ServerState::Starting(_)) && is_patient(s))
                     && problem.finding.may_pass_by_itself()
                 {
@@ -253,6 +281,14 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
         }
     }
     issues
+}
+
+/// Whether there are budgets in force, of the file or the store, and nothing has a price.
+fn idle_budgets(admin: &Admin) -> Option<ConfigurationFinding> {
+    if admin.shared.settings().prices.currency().is_some() {
+        return None;
+    }
+    admin.shared.policy().has_budgets().then_some(ConfigurationFinding::Doubtful(Doubt::BudgetsWithoutPrices))
 }
 
 fn of_traefik(admin: &Admin, catalogue: &Catalogue) -> Vec<Issue> {
@@ -345,9 +381,39 @@ mod tests {
         for (name, _, _, code) in cases() {
             assert_eq!(issues_of(name, 0, &found), [], "{name}");
             assert_eq!(issues_of(name, 600, &found), [], "{name}");
+            assert_eq!(hint_while_loading(name, 601, &found), None, "{name}");
             let issue = issue_of(name, 601, &found);
             assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, *code), "{name}");
         }
+    }
+
+    /// What is told of a server that may be loading, this many seconds after all servers entered their states.
+    fn hint_while_loading(name: &str, seconds: u64, catalogue: &Catalogue) -> Option<String> {
+        let dashboard = Dashboard::of(Catalogue::default());
+        let start = SystemTime::UNIX_EPOCH;
+        dashboard.admin.since.see(catalogue, start);
+        let hints = loading(&dashboard.admin, catalogue, start + Duration::from_secs(seconds));
+        let hint = hints.into_iter().find(|issue| issue.about == format!("server {name}"))?;
+        assert_eq!(hint.class(), "hint");
+        Some(hint.told.what)
+    }
+
+    /// Regression: who had given a wrong port looked at an overview that said nothing for ten minutes.
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_told_at_once_with_what_happens_and_since_when() {
+        let (_servers, containers) = start(LOADING.iter().chain(&SAY_SO)).await;
+        let found = Discovery::start(&containers).all_asked().await;
+        let told = |name| hint_while_loading(name, 5, &found).unwrap_or_default();
+        for (name, what) in [
+            ("refuses", "Connection refused"),
+            ("hangs", "does not answer within 3 s"),
+            ("closes", "broke off"),
+        ] {
+            let (told, since) =
+                (told(name), "; it may still be loading; no answer since 1970-01-01 00:00:00 UTC");
+            assert!(told.contains(what) && told.ends_with(since), "{name}: {told}");
+        }
+        assert_eq!(told("models-503"), "", "its own words are on its page");
     }
 
     /// Regression: a server that listened on 127.0.0.1 or at another port was not reported for ten minutes.

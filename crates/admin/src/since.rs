@@ -30,7 +30,7 @@ impl Since {
     pub(crate) fn see(&self, catalogue: &Catalogue, now: SystemTime) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = |server: &ServerRecord| {
-            let state = server.state.name();
+            let state = server.state_name();
             let before = known.get(&server.spec.id).filter(|(name, _)| *name == state);
             (server.spec.id.clone(), (state, before.map_or(now, |(_, since)| *since)))
         };
@@ -41,7 +41,7 @@ impl Since {
     /// Since when a server has been in its present state; `None` for a moment when it is new.
     pub(crate) fn of(&self, server: &ServerRecord) -> Option<SystemTime> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&server.spec.id).filter(|(name, _)| *name == server.state.name()).map(|(_, since)| *since)
+        known.get(&server.spec.id).filter(|(name, _)| *name == server.state_name()).map(|(_, since)| *since)
     }
 
     /// Since when a server has had time to become ready: the start of its container, which may be long before Modelgate's. If
@@ -91,8 +91,12 @@ mod tests {
         gpu.state = ServerState::Starting(LifecycleFinding::ModelsNotAsked.into());
         assert_eq!(seen(&gpu, 2), Some(at(1)), "still starting");
         gpu.state = ServerState::Ready;
-        assert_eq!(seen(&gpu, 3), Some(at(3)));
-        since.see(&Catalogue::default(), at(4));
+        assert_eq!(seen(&gpu, 3), Some(at(3)), "it answers, and has no models");
+        gpu.models = server("gpu", ServerState::Ready, &["llama"]).models;
+        assert_eq!(seen(&gpu, 4), Some(at(4)));
+        gpu.models.extend(server("gpu", ServerState::Ready, &["phi"]).models);
+        assert_eq!(seen(&gpu, 5), Some(at(4)), "still ready");
+        since.see(&Catalogue::default(), at(6));
         assert_eq!(since.of(&gpu), None, "gone");
     }
 

@@ -19,7 +19,7 @@ use axum::{
 use catalogue::{
     Catalogue, ModelCard, ModelName, Publisher, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl,
 };
-use metering::{Ending, RequestId, UsageKind, UsedTokens};
+use metering::{Ending, MeteredEndpoint, RequestId, UsageKind, UsedTokens};
 use prices::{Amount, Price, PriceEntry, PriceList};
 use store::{Registry, Store, StoreUrl};
 use telemetry::{AnsweringServer, Decided, SettledRequest};
@@ -136,6 +136,7 @@ fn settings(telemetry: Option<TelemetryListener>) -> web::Settings {
     web::Settings {
         trusted_networks: Vec::new(),
         traefik: traefik_config::RenderOptions::default(),
+        version_is_given: true,
         advertise: None,
         hold: Duration::from_secs(4),
         telemetry,
@@ -150,6 +151,7 @@ pub(crate) fn settled(id: u128, ending: Ending, status: Option<u16>) -> SettledR
         request: RequestId(id),
         consumer: "team".into(),
         model: "llama".into(),
+        endpoint: MeteredEndpoint::ChatCompletions,
         server: Some(AnsweringServer { id: "file:gpu".into(), name: "gpu".into() }),
         ending,
         status,
@@ -158,6 +160,7 @@ pub(crate) fn settled(id: u128, ending: Ending, status: Option<u16>) -> SettledR
         kind: UsageKind::Exact,
         used: UsedTokens { prompt: 1_200, cached: Some(1_000), completion: 34 },
         cost: 0,
+        span: None,
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Condition {
     pub advice: Option<String>,
     /// The path of its page on the dashboard.
     pub page: Option<String>,
+    /// Whose name it has, if somebody's: `key alice`.
+    pub owner: Option<String>,
 }
 
 /// Two conditions with the same id are one, whatever their words.
@@ -33,6 +35,7 @@ impl Condition {
             what: "this is a test: alerts reach you here".into(),
             advice: None,
             page: None,
+            owner: None,
         }
     }
 }

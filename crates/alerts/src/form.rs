@@ -90,7 +90,7 @@ fn ntfy(message: &Message, dashboard: Option<&str>) -> Formed {
 }
 
 /// ASCII, for a header.
-fn title(message: &Message) -> String {
+pub(crate) fn title(message: &Message) -> String {
     let count = message.ids.len();
     match (message.kind, count) {
         (MessageKind::Test, _) => "Modelgate: test".into(),
@@ -132,7 +132,7 @@ fn standard(message: &Message, dashboard: Option<&str>) -> Value {
 }
 
 /// For people.
-fn text(message: &Message, form: Form, dashboard: Option<&str>) -> String {
+pub(crate) fn text(message: &Message, form: Form, dashboard: Option<&str>) -> String {
     let mut text = match form {
         // It has the title above its text.
         Form::Ntfy => String::new(),
@@ -177,6 +177,7 @@ mod tests {
             what: "no server is ready".into(),
             advice: Some("Look at its page.".into()),
             page: Some("/models/a".into()),
+            owner: None,
         };
         let ids = vec![condition.id.clone(); 3];
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_316_800_500);

@@ -1,7 +1,7 @@
 //! What one webhook has been told, and what it is to be told next.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -84,6 +84,8 @@ struct Known {
     since: Instant,
     /// Since when it does not hold any more.
     gone: Option<Instant>,
+    /// Whether it holds is not known; it was told by an earlier process.
+    is_unknown: bool,
     /// When the webhook was told that it holds, if it was.
     told: Option<Instant>,
     /// A message about it was sent, and may have arrived although that is not known.
@@ -99,20 +101,48 @@ pub struct Teller {
 }
 
 impl Teller {
+    /// Remembers what an earlier process has told: it is not told again, and once it does not hold, that is told.
+    pub fn remember(&mut self, condition: Condition, told: Instant) {
+        let id = condition.id.clone();
+        self.known.entry(id).or_insert(Known {
+            condition,
+            since: told,
+            gone: None,
+            is_unknown: true,
+            told: Some(told),
+            is_tried: true,
+        });
+    }
+
+    /// What was told to hold, and when, and was not told to be over.
+    pub fn told(&self) -> impl Iterator<Item = (&Condition, Instant)> {
+        self.known.values().filter_map(|known| Some((&known.condition, known.told?)))
+    }
+
     /// Notes what holds now.
     pub fn see(&mut self, conditions: &[Condition], now: Instant) {
-        for known in self.known.values_mut() {
-            known.gone = known.gone.or(Some(now));
+        self.see_but(conditions, &BTreeSet::new(), now);
+    }
+
+    /// Notes what holds now, all but `unknown`: of that it is not known whether it does. What was told of it stands, and is not told
+    /// again.
+    pub fn see_but(&mut self, conditions: &[Condition], unknown: &BTreeSet<ConditionId>, now: Instant) {
+        for (id, known) in &mut self.known {
+            known.is_unknown = known.gone.is_none() && unknown.contains(id);
+            if !known.is_unknown {
+                known.gone = known.gone.or(Some(now));
+            }
         }
         for condition in conditions {
             let known = self.known.entry(condition.id.clone()).or_insert_with(|| Known {
                 condition: condition.clone(),
                 since: now,
                 gone: None,
+                is_unknown: false,
                 told: None,
                 is_tried: false,
             });
-            known.gone = None;
+            (known.gone, known.is_unknown) = (None, false);
             known.condition.clone_from(condition);
         }
         self.known.retain(|_, known| known.gone.is_none() || known.is_tried);
@@ -147,6 +177,7 @@ impl Teller {
         let passed = |since: Instant, time: Duration| now.saturating_duration_since(since) >= time;
         let is_due = |known: &&Known| match (known.gone, known.told) {
             (Some(_), _) => false,
+            _ if known.is_unknown => false,
             (None, None) => passed(known.since, patience.after),
             (None, Some(told)) => patience.repeat.is_some_and(|repeat| passed(told, repeat)),
         };
@@ -258,6 +289,39 @@ mod tests {
             story.see(second + 10, &["llama"]);
             assert_eq!(story.sent(second + 10), Vec::<String>::new());
         }
+    }
+
+    /// Another process told it: neither is it told twice, nor is it forgotten that it is over.
+    #[test]
+    fn what_was_told_before_a_restart_is_not_told_again_and_its_end_is() {
+        let mut story = Story::new();
+        story.see(0, &["llama", "qwen"]);
+        assert_eq!(story.sent(30), ["firing", "llama", "qwen"]);
+        let told: Vec<Condition> = story.teller.told().map(|(condition, _)| condition.clone()).collect();
+        let mut restarted = Story::new();
+        told.into_iter().for_each(|condition| restarted.teller.remember(condition, restarted.start));
+        restarted.see(1, &["qwen", "new"]);
+        assert_eq!(restarted.sent(31), ["firing", "new"]);
+        assert_eq!(restarted.sent(32), ["resolved", "llama"]);
+        assert_eq!(restarted.teller.told().count(), 2);
+    }
+
+    #[test]
+    fn what_is_not_known_after_a_restart_is_neither_over_nor_told_again() {
+        let mut story = Story::new();
+        story.teller.remember(condition("llama"), story.start);
+        let unknown = BTreeSet::from([condition("llama").id]);
+        for second in [1, 4_000] {
+            story.teller.see_but(&[], &unknown, story.at(second));
+            assert_eq!(story.sent(second + 40), Vec::<String>::new());
+        }
+        let mut over = Story::new();
+        over.teller.remember(condition("llama"), over.start);
+        over.teller.see_but(&[], &unknown, over.at(1));
+        over.see(50, &[]);
+        assert_eq!(over.sent(80), ["resolved", "llama"], "by then it is known");
+        story.see(4_100, &["llama"]);
+        assert_eq!(story.sent(4_100), ["firing", "llama"], "it lasts");
     }
 
     /// A message that fails is the same when it is sent again. Whether it arrived is not known, so that it is over is told.

@@ -10,12 +10,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reqwest::{Client, StatusCode, Url, header::RETRY_AFTER, redirect};
+use reqwest::{Client, Url, header::RETRY_AFTER, redirect};
 
-use crate::{Form, Message, QuietHours, Secret, form, signature::signatures};
+use crate::{
+    Form, MailRoute, Message, QuietHours, Secret,
+    delivery::{DeliveryError, TIMEOUT},
+    form,
+    signature::signatures,
+};
 
-/// How long an address may take to answer.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest time that an address may ask to be left alone.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -47,70 +50,33 @@ impl fmt::Debug for WebhookUrl {
     }
 }
 
+/// How messages reach a receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// By a POST.
+    Web {
+        /// Where it is.
+        url: WebhookUrl,
+        /// What it understands.
+        form: Form,
+        /// The secrets that sign its messages: none, one, or two while they are rotated.
+        secrets: Vec<Secret>,
+    },
+    /// By e-mail.
+    Mail(Box<MailRoute>),
+}
+
 /// One receiver of alerts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
     /// Its name in the log, metrics and on the dashboard; unique.
     pub name: String,
-    /// Where it is.
-    pub url: WebhookUrl,
-    /// What it understands.
-    pub form: Form,
-    /// The secrets that sign its messages: none, one, or two while they are rotated.
-    pub secrets: Vec<Secret>,
+    /// How messages reach it.
+    pub way: Way,
     /// When it gets nothing.
     pub quiet: Option<QuietHours>,
     /// Whether it is also told what is only not as intended.
     pub wants_warnings: bool,
-}
-
-/// Why a message did not arrive. Never contains the URL.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DeliveryError {
-    /// The address does not want it; sending it again is of no use.
-    #[error("it answers {0}")]
-    Refused(StatusCode),
-    /// Where the address leads is not what the operator has written down.
-    #[error("it answers {0}, a redirect, which is not followed: write down where it leads")]
-    Redirected(StatusCode),
-    /// The address cannot take it now.
-    #[error("it answers {status}")]
-    Busy {
-        /// What it answers.
-        status: StatusCode,
-        /// How long it asks to be left alone.
-        retry_after: Option<Duration>,
-    },
-    /// There is no answer.
-    #[error("{0}")]
-    NoAnswer(String),
-}
-
-impl DeliveryError {
-    /// Whether the message is given up.
-    pub fn is_final(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Redirected(_))
-    }
-
-    /// How long the address asks to be left alone.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Busy { retry_after, .. } => *retry_after,
-            Self::Refused(_) | Self::Redirected(_) | Self::NoAnswer(_) => None,
-        }
-    }
-
-    fn of(status: StatusCode, retry_after: Option<Duration>) -> Option<Self> {
-        match status {
-            _ if status.is_success() => None,
-            _ if status.is_redirection() => Some(Self::Redirected(status)),
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-                Some(Self::Busy { status, retry_after })
-            }
-            _ if status.is_client_error() => Some(Self::Refused(status)),
-            _ => Some(Self::Busy { status, retry_after }),
-        }
-    }
 }
 
 /// Sends messages.
@@ -145,16 +111,28 @@ impl Webhooks {
         message: &Message,
         dashboard: Option<&str>,
     ) -> Result<(), DeliveryError> {
-        let formed = form::formed(message, webhook.form, dashboard);
-        let mut request = self.client.post(webhook.url.0.clone());
+        match &webhook.way {
+            Way::Web { url, form, secrets } => self.post((url, *form, secrets), message, dashboard).await,
+            Way::Mail(route) => route.send(message, dashboard).await,
+        }
+    }
+
+    async fn post(
+        &self,
+        (url, form, secrets): (&WebhookUrl, Form, &[Secret]),
+        message: &Message,
+        dashboard: Option<&str>,
+    ) -> Result<(), DeliveryError> {
+        let formed = form::formed(message, form, dashboard);
+        let mut request = self.client.post(url.0.clone());
         for (name, value) in &formed.headers {
             request = request.header(*name, value.as_ref());
         }
         // The time of this attempt: receivers refuse what is too old.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         request = request.header("webhook-id", &message.id).header("webhook-timestamp", now);
-        if !webhook.secrets.is_empty() {
-            let signatures = signatures(&webhook.secrets, &message.id, now, &formed.body);
+        if !secrets.is_empty() {
+            let signatures = signatures(secrets, &message.id, now, &formed.body);
             request = request.header("webhook-signature", signatures);
         }
         let answer = request.body(formed.body).send().await.map_err(|error| no_answer(&error))?;
@@ -185,23 +163,6 @@ fn no_answer(error: &reqwest::Error) -> DeliveryError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_tried_again_and_what_is_not() {
-        let is_final = |status: u16| {
-            DeliveryError::of(StatusCode::from_u16(status).expect("a status"), None)
-                .map(|error| error.is_final())
-        };
-        for status in [200, 202, 204] {
-            assert_eq!(is_final(status), None, "{status}");
-        }
-        for status in [301, 302, 307, 308, 400, 401, 404, 410] {
-            assert_eq!(is_final(status), Some(true), "{status}");
-        }
-        for status in [408, 425, 429, 500, 502, 503] {
-            assert_eq!(is_final(status), Some(false), "{status}");
-        }
-    }
 
     #[test]
     fn only_web_addresses_are_allowed_and_none_is_shown() {

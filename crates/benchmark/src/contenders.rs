@@ -32,7 +32,8 @@ pub(crate) const MODEL: &str = "llama";
 pub(crate) const KEY: &str = "mg-benchmark-key";
 /// The number of other keys.
 const KEYS: usize = 1_000;
-const TRAEFIK: &str = "3.7.15";
+/// Its newest version.
+pub(crate) const TRAEFIK: &str = "3.7.15";
 
 /// Which contenders to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,7 +218,7 @@ async fn litellm(server: &str) -> Contender {
 }
 
 /// A Python script, run with the Python beside it: the script itself names the Python in the folder where it was built.
-fn script(variable: &str) -> Builder {
+pub(crate) fn script(variable: &str) -> Builder {
     let Some(script) = env::var_os(variable).map(PathBuf::from) else {
         panic!("{variable} names no program")
     };

@@ -6,14 +6,17 @@
 //! ```text
 //! main ─▶ contenders (who is compared) ─▶ work (the load, by wrk) ─▶ figures (ratios, intervals) ─▶ plot
 //! ```
+//!
+//! With `--routers` (`cargo xtask bench routers`): the time to the first token of requests that somebody sends to one of several servers.
 #![allow(clippy::print_stdout, reason = "its output is for the person who runs it")]
 
 mod contenders;
 mod figures;
 mod plot;
+mod routers;
 mod work;
 
-use std::{env, fs, path::PathBuf};
+use std::{env, error::Error, fs, path::PathBuf};
 
 use contenders::{Comparison, Contender};
 use figures::Figures;
@@ -41,7 +44,10 @@ const TURNS: usize = 9;
 const QUICK_TURNS: usize = 3;
 
 #[tokio::main]
-async fn main() {
+async fn main() -> Result<(), Box<dyn Error>> {
+    if env::args().any(|argument| argument == "--routers") {
+        return routers::compare().await;
+    }
     let is_quick = env::args().any(|argument| argument == "--quick");
     let given = env::var("MODELGATE_BENCHMARK_TURNS").ok().and_then(|turns| turns.parse().ok());
     let wanted = if is_quick { Comparison::Short } else { Comparison::All };
@@ -71,6 +77,7 @@ async fn main() {
         fs::write(folder.join("table.md"), table).expect("a folder for the result");
         fs::write(folder.join("plot.svg"), plot::by_size(&plotted)).expect("a folder for the result");
     }
+    Ok(())
 }
 
 /// Gives every contender the same load, one after another, `turns` times.

@@ -15,9 +15,11 @@ use crate::{
 mod branch;
 mod door;
 mod draft;
+mod pick;
 
 pub use door::Door;
 use draft::Draft;
+pub use pick::{Pick, PickBy, ServerRoute};
 
 /// An immutable snapshot of everything known about servers and models.
 #[derive(Debug, Default)]
@@ -107,6 +109,8 @@ pub struct RouteGroup {
     pub ready: Vec<Arc<ServerRecord>>,
     /// The kinds of server that its requests may meet: its own servers, the canary's and the mirror's, each kind once.
     pub doors: Vec<Door>,
+    /// Among which servers Modelgate chooses for each request; `None`: Traefik chooses.
+    pub pick: Option<Arc<Pick>>,
 }
 
 /// A share of a pool's requests that goes to another model's servers, which accept this model's name.
@@ -249,16 +253,19 @@ impl Catalogue {
             }
         }
         branch::resolve(&mut drafts, overrides, &mut problems);
-        let mut finished = drafts.into_iter().map(|(selector, pools)| {
+        let finished = drafts.into_iter().map(|(selector, pools)| {
             let finish = |(name, draft): (ModelName, Draft)| {
-                let pool = Arc::new(draft.finish(name.clone(), selector.clone()));
+                let pool = draft.finish(name.clone(), selector.clone());
                 (name, pool)
             };
             (selector.clone(), pools.into_iter().map(finish).collect::<BTreeMap<_, _>>())
         });
+        let mut finished: BTreeMap<_, _> = finished.collect();
+        pick::resolve(&mut finished, &mut problems);
         let mut pools = BTreeMap::new();
         let mut selections = Vec::new();
-        for (selector, found) in &mut finished {
+        for (selector, found) in finished {
+            let found = found.into_iter().map(|(name, pool)| (name, Arc::new(pool))).collect();
             match selector {
                 None => pools = found,
                 Some(selector) => {

@@ -63,11 +63,22 @@ impl Cordons {
         self.0.get(&spec.id).filter(|cordon| cordon.applies_to(spec))
     }
 
-    /// Forgets cordons of servers that are gone, and drains of runs that are over.
+    /// All of them, by server.
+    pub fn iter(&self) -> impl Iterator<Item = (&ServerId, &Cordon)> {
+        self.0.iter()
+    }
+
+    /// Forgets drains of runs that are over. A server that is not there may only be so for now, or for this Modelgate.
     pub fn retain<'s>(&mut self, servers: impl IntoIterator<Item = &'s ServerSpec>) {
         let known: BTreeMap<&ServerId, &ServerSpec> =
             servers.into_iter().map(|spec| (&spec.id, spec)).collect();
-        self.0.retain(|id, cordon| known.get(id).is_some_and(|spec| cordon.applies_to(spec)));
+        self.0.retain(|id, cordon| known.get(id).is_none_or(|spec| cordon.applies_to(spec)));
+    }
+}
+
+impl FromIterator<(ServerId, Cordon)> for Cordons {
+    fn from_iter<C: IntoIterator<Item = (ServerId, Cordon)>>(cordons: C) -> Self {
+        Self(cordons.into_iter().collect())
     }
 }
 
@@ -104,7 +115,7 @@ mod tests {
             assert_eq!(later == cordons, second, "{code}");
             let mut gone = cordons.clone();
             gone.retain([&other]);
-            assert_eq!(gone, Cordons::default(), "no cordon is kept for a server that is gone");
+            assert_eq!(gone, cordons, "a server that is not there may come back");
             assert!(cordons.resume(&first.id) && !cordons.resume(&first.id));
             assert_eq!(cordons.of(&first), None);
         }

@@ -27,7 +27,7 @@ pub use label::LabelFinding;
 pub use lifecycle::LifecycleFinding;
 pub use listing::ListingFinding;
 pub use probe::{ProbeFault, ProbeFinding, ProbedServer};
-pub use setting::{BranchFault, BranchKind, SettingFinding};
+pub use setting::{BranchFault, BranchKind, PickFault, SettingFinding};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,6 +133,16 @@ impl Finding {
     /// that cannot be reached although its HEALTHCHECK passes.
     pub fn may_pass_by_itself(&self) -> bool {
         self.facts().may_pass
+    }
+
+    /// Whether nothing has answered, be it that the connection was refused or that no answer came in time.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Probe(finding) if finding.is_silence())
+    }
+
+    /// Whether a server that has this answers, and cannot be used until somebody changes it or its configuration.
+    pub fn needs_a_change(&self) -> bool {
+        matches!(self, Self::Probe(finding) if finding.needs_a_change())
     }
 
     /// What to do about it.

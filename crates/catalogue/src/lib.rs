@@ -35,7 +35,8 @@ mod swarm;
 
 pub use api::Api;
 pub use assemble::{
-    Branch, Catalogue, Choice, Door, ModelOverrides, OwnLimits, Pool, Readiness, RouteGroup, Selection,
+    Branch, Catalogue, Choice, Door, ModelOverrides, OwnLimits, Pick, PickBy, Pool, Readiness, RouteGroup,
+    Selection, ServerRoute,
 };
 pub use bypass::{
     Blind, Doors, Exposable, OwnRouter, Provider, ProviderKind, Role, Sight, StaticConfiguration,
@@ -51,8 +52,8 @@ pub use cordon::{Cordon, CordonKind, Cordons};
 pub use credential::{Credential, CredentialHeader};
 pub use finding::{
     AddressFinding, AskedFor, Behind, BranchFault, BranchKind, DockerFinding, DockerHost, DoorFinding,
-    Finding, LabelFinding, LabelledRouter, LifecycleFinding, ListingFinding, ProbeFault, ProbeFinding,
-    ProbedServer, SettingFinding, Severity,
+    Finding, LabelFinding, LabelledRouter, LifecycleFinding, ListingFinding, PickFault, ProbeFault,
+    ProbeFinding, ProbedServer, SettingFinding, Severity,
 };
 pub use glob::{InvalidGlob, ModelGlobs};
 pub use kind::Kind;

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use crate::ModelName;
+use crate::{ModelName, ServerId};
 
 /// Replaces a model's name in router names and in the `X-Inference-Route` header: a slug of the name, to be readable, and a
 /// short hash, to be unique. It has only `[a-z0-9-]`.
@@ -22,6 +22,11 @@ impl RouteId {
         let slug = slug(model.as_str());
         // A name holds no control characters, so a different model and part never give this text.
         Self(format!("{slug}{}", hash(&format!("{model}\n{of}"))).into())
+    }
+
+    /// The id of one server behind a route.
+    pub(crate) fn of_server(route: &Self, server: &ServerId) -> Self {
+        Self(format!("{route}-{}", hash(server.as_str())).into())
     }
 
     /// The id as text.

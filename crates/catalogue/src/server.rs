@@ -22,6 +22,11 @@ impl ServerId {
         Self(format!("file:{name}").into())
     }
 
+    /// The id that [`Self::as_str`] has given.
+    pub fn from_text(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -292,9 +297,11 @@ pub enum ServerState {
 }
 
 impl ServerState {
-    /// The state in one word.
+    /// The state in one word. A server that has never been ready is `unusable` if it answers, and will not become ready until
+    /// somebody changes something: it wants a credential, say.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Starting(why) if why.needs_a_change() => "unusable",
             Self::Starting(_) => "starting",
             Self::Ready => "ready",
             Self::Draining(_) => "draining",
@@ -327,6 +334,18 @@ pub struct ServerRecord {
 }
 
 impl ServerRecord {
+    /// All that [`state_name`](Self::state_name) gives.
+    pub const STATE_NAMES: [&str; 6] = ["ready", "empty", "starting", "unusable", "draining", "stopped"];
+
+    /// Its state in one word: `empty` if it answers and has no models, so that it can get no requests; else
+    /// [`ServerState::name`].
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            ServerState::Ready if self.models.is_empty() => "empty",
+            _ => self.state.name(),
+        }
+    }
+
     /// Its kind: the operator's setting, else that of its list. An unknown program that demands a credential counts as a
     /// provider's account, which others share.
     pub fn kind(&self) -> Kind {

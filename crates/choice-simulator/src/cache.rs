@@ -49,6 +49,11 @@ impl PrefixCache {
         blocks.iter().take_while(|block| will_be(block)).count()
     }
 
+    /// The share of the memory that requests under way need.
+    pub fn used_share(&self) -> f64 {
+        (self.blocks.len() - self.unused_count + self.private) as f64 / self.capacity as f64
+    }
+
     /// A request with these blocks is in the queue.
     pub fn promise(&mut self, blocks: &[u64]) {
         blocks.iter().for_each(|block| *self.promised.entry(*block).or_default() += 1);

@@ -8,12 +8,14 @@
 //! server without delay, and policies know the lengths of prompts exactly.
 
 mod cache;
+mod cost;
 mod load;
 mod machine;
 mod policy;
 mod random;
 mod run;
 
+pub use cost::{Cost, cost};
 pub use load::{Load, SimulatedRequest, Start, TraceError, agents, chats, conversations, one_system_prompt};
 pub use machine::Machine;
 pub use policy::{
@@ -22,18 +24,31 @@ pub use policy::{
 pub use random::Random;
 pub use run::{Measured, SimulatedPool, run};
 
+/// How far `busy` may be from what is asked for.
+const NEAR: f64 = 0.002;
+
 /// Stretches a load so that servers have as much to do as they can for this share of the time, if the policy that knows everything
 /// sends it.
 pub fn at_load(load: &Load, fleet: &SimulatedPool, share: f64) -> Load {
-    // What it would be without any cache or answer.
-    let middle = load.prompt_tokens() / 10_000.0 / fleet.servers as f64 / load.last_start() / share;
-    let (mut low, mut high) = (middle / 20.0, middle * 20.0);
-    for _ in 0..10 {
-        let factor = (low * high).sqrt();
+    // What it would be without any cache or answer; without a bound on either side.
+    let mut factor = load.prompt_tokens() / 10_000.0 / fleet.servers as f64 / load.last_start() / share;
+    let (mut low, mut high) = (0.0, f64::INFINITY);
+    for _ in 0..20 {
         let busy = run(&load.stretched(factor), fleet, &mut Greedy::default()).busy;
-        (low, high) = if busy > share { (factor, high) } else { (low, factor) };
+        if (busy - share).abs() < NEAR {
+            return load.stretched(factor);
+        }
+        if busy > share {
+            low = factor;
+        } else {
+            high = factor;
+        }
+        // In proportion, as without a cache; if that is beyond what is known, halfway.
+        let next = factor * busy / share;
+        factor = if next > low && next < high { next } else { f64::midpoint(low, high) };
     }
-    load.stretched(high)
+    // There are loads which a little more of makes collapse. They stay on this side of it.
+    load.stretched(if high.is_finite() { high } else { factor })
 }
 
 /// All policies that are compared, the one that knows everything first, then ours.

@@ -5,7 +5,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BinaryHeap, HashMap, VecDeque},
 };
 
 use server_choice::Counters;
@@ -37,6 +37,8 @@ pub struct Machine {
     reading: Option<Prefill>,
     /// By the number of the step in which they end.
     answers: BinaryHeap<Reverse<(u64, usize)>>,
+    /// The seconds that reading took, for each request that is being answered.
+    prefill_seconds: HashMap<usize, f64>,
     /// The tokens that all answers under way have before them.
     context: f64,
     steps: u64,
@@ -67,7 +69,8 @@ struct Steps {
     begun: f64,
     each: f64,
     count: u64,
-    /// The share of what it could do in such a step. It is 1 when requests wait, be it for memory.
+    /// The share of what it could do in such a step: of the tokens to read, of the seats, or of the memory, whichever is the
+    /// greatest. It is 1 when requests wait.
     fullness: f64,
     /// Requests whose prompts are read at the end, with the time since when.
     read: Vec<(usize, f64)>,
@@ -75,7 +78,7 @@ struct Steps {
 
 #[derive(Debug, Default)]
 struct Totals {
-    read_tokens: f64,
+    prompt_tokens: f64,
     read_seconds: f64,
     asked_tokens: f64,
     cached_tokens: f64,
@@ -108,6 +111,7 @@ impl Machine {
             queued_seconds: 0.0,
             reading: None,
             answers: BinaryHeap::new(),
+            prefill_seconds: HashMap::new(),
             context: 0.0,
             steps: 0,
             now: None,
@@ -162,13 +166,14 @@ impl Machine {
         (self.queue.len() as u32, running as u32)
     }
 
-    /// What its `/metrics` says.
+    /// What its `/metrics` says. As in vLLM, a prompt counts when its first token is there, the time in which it was read when its
+    /// answer has ended, and what was in the cache when it is admitted.
     pub fn counters(&self, cache_tokens: f64) -> Counters {
         let (waiting, running) = self.load();
         Counters {
             waiting: Some(waiting),
             running: Some(running),
-            read_tokens: Some(self.counters.read_tokens),
+            read_tokens: Some(self.counters.prompt_tokens - self.counters.cached_tokens),
             read_seconds: Some(self.counters.read_seconds),
             asked_tokens: Some(self.counters.asked_tokens),
             cached_tokens: Some(self.counters.cached_tokens),
@@ -210,13 +215,15 @@ impl Machine {
         if tokens == 0 && self.answers.is_empty() {
             return;
         }
-        self.counters.read_tokens += f64::from(tokens);
         let bare = self.bare_step();
         // Without a prompt, nothing changes until an answer ends.
         let next_end = self.answers.peek().map_or(1, |Reverse((step, _))| step - self.steps);
         let count = if tokens == 0 { next_end.max(1) } else { 1 };
         let most = STEP_TOKENS.saturating_sub(self.answers.len() as u32).max(1);
-        let fullness = if self.queue.is_empty() { f64::from(tokens) / f64::from(most) } else { 1.0 };
+        let reading = f64::from(tokens) / f64::from(most);
+        let seats = (self.answers.len() + read.len()) as f64 / SEATS as f64;
+        let fullness =
+            if self.queue.is_empty() { reading.max(seats).max(self.cache.used_share()) } else { 1.0 };
         self.now = Some(Steps { begun: now, each: seconds + bare, count, fullness, read });
     }
 
@@ -257,7 +264,8 @@ impl Machine {
         self.counters.answer_seconds += answering * steps.each * steps.count as f64;
         for (request, since) in steps.read {
             let asked = &load[request];
-            self.counters.read_seconds += now - since;
+            self.counters.prompt_tokens += f64::from(asked.prompt_tokens);
+            self.prefill_seconds.insert(request, now - since);
             self.context += f64::from(asked.prompt_tokens);
             self.answers.push(Reverse((self.steps + u64::from(asked.answer_tokens) - 1, request)));
             happened.first.push(request);
@@ -266,6 +274,7 @@ impl Machine {
             self.answers.peek().filter(|first| first.0.0 <= self.steps).copied()
         {
             self.answers.pop();
+            self.counters.read_seconds += self.prefill_seconds.remove(&request).unwrap_or(0.0);
             let asked = &load[request];
             self.context -= f64::from(asked.prompt_tokens + asked.answer_tokens - 1);
             self.cache.release(&asked.blocks, self.private(asked), &asked.answer_blocks);

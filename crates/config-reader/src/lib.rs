@@ -5,6 +5,7 @@
 
 mod error;
 mod origins;
+mod outline;
 mod section;
 
 pub use error::{ConfigError, ConfigErrors};

@@ -14,13 +14,20 @@ use catalogue::{GivenModelSettings, ServerSettings, Setting, closest, settings};
 use ipnet::IpNet;
 use serde_yaml::{Mapping, Value};
 
-use crate::{ConfigError, Origins};
+use crate::{
+    ConfigError, Origins,
+    outline::{self, Outline},
+};
 
 /// The errors so far, and where values came from.
 #[derive(Debug, Default)]
 pub struct Report {
     origins: Origins,
     errors: RefCell<Vec<ConfigError>>,
+    /// Those of the errors that are about secrets that are kept elsewhere.
+    unread_secrets: RefCell<Vec<ConfigError>>,
+    /// What is asked for, if nothing is read.
+    outline: Option<RefCell<Outline>>,
 }
 
 /// One mapping of the file. The getters return `None` if the key is absent or was refused.
@@ -61,12 +68,28 @@ impl<A: Display> Display for Allowed<A> {
 impl Report {
     /// A report with these errors and no others.
     pub fn new(origins: Origins, errors: Vec<ConfigError>) -> Self {
-        Self { origins, errors: RefCell::new(errors) }
+        Self { origins, errors: RefCell::new(errors), ..Self::default() }
+    }
+
+    /// A report of a reader that finds out the form of a document; the document itself is not looked at.
+    pub fn of_form() -> Self {
+        Self { outline: Some(RefCell::new(Outline::new())), ..Self::default() }
+    }
+
+    /// The form of the document, as a JSON Schema; `None` if a document was read.
+    pub fn into_schema(self) -> Option<serde_json::Value> {
+        self.outline.map(|outline| outline.into_inner().into_schema())
     }
 
     /// All errors, in the order in which they were found.
     pub fn into_errors(self) -> Vec<ConfigError> {
         self.errors.into_inner()
+    }
+
+    /// Those of the errors that are about secrets that could not be read where they are kept. What does not need these secrets can
+    /// use the rest of the configuration.
+    pub fn unread_secrets(&self) -> Vec<ConfigError> {
+        self.unread_secrets.borrow().clone()
     }
 
     fn error(&self, place: String, message: String) {
@@ -104,14 +127,44 @@ impl<'a> Section<'a> {
         self.report.error(self.path_of(key), message.into());
     }
 
+    /// Reads a key that says where a secret is kept, and the secret there.
+    pub fn kept_secret<T>(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let at = self.get(key, allowed, |text| Some(text.to_owned()))?;
+        let message = match read(&at) {
+            Ok(secret) => return Some(secret),
+            Err(remark) => Show::Always.message(&at, &remark),
+        };
+        self.error(key, message);
+        let told = self.report.errors.borrow().last().cloned();
+        self.report.unread_secrets.borrow_mut().extend(told);
+        None
+    }
+
     /// The environment variable that a key came from.
     pub fn variable(&self, key: &str) -> Option<&'static str> {
         self.report.origins.variable_of(&self.path_of(key))
     }
 
+    /// Whether only the form of the document is found out. Every key counts as present then.
+    pub fn is_form(&self) -> bool {
+        self.report.outline.is_some()
+    }
+
+    /// Notes the form of a key, if that is all that is wanted.
+    fn note(&self, key: &str, form: impl FnOnce() -> serde_json::Value) {
+        if let Some(outline) = &self.report.outline {
+            outline.borrow_mut().add(&self.path_of(key), form());
+        }
+    }
+
     /// Whether a key is present.
     pub fn has(&self, key: &str) -> bool {
-        self.mapping.and_then(|m| m.get(key)).is_some_and(|value| !value.is_null())
+        self.is_form() || self.mapping.and_then(|m| m.get(key)).is_some_and(|value| !value.is_null())
     }
 
     /// Whether the section is present and none of its keys has a value.
@@ -126,6 +179,9 @@ impl<'a> Section<'a> {
 
     /// Reports a required key that is absent.
     pub fn require(&self, key: &str, allowed: &str) {
+        if let Some(outline) = &self.report.outline {
+            outline.borrow_mut().require(&self.path_of(key));
+        }
         if !self.has(key) {
             self.error(key, format!("is missing; allowed: {allowed}"));
         }
@@ -150,6 +206,7 @@ impl<'a> Section<'a> {
     ) {
         let here: Vec<&'static Setting> = settings().filter(|s| allowed_here(s)).collect();
         for setting in &here {
+            self.note(setting.key, || outline::setting(setting));
             let first = setting.key.split('.').next().unwrap_or_default();
             if !self.known.contains(&first) {
                 self.known.push(first);
@@ -260,6 +317,7 @@ impl<'a> Section<'a> {
 
     /// Reads one of some words.
     pub fn one_of<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        self.note(key, || outline::words(words.iter().map(|(word, _)| *word)));
         let allowed = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
         self.get_or_say(key, allowed, |text| {
             words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning)
@@ -273,6 +331,7 @@ impl<'a> Section<'a> {
 
     /// Reads a whole number.
     pub fn number(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
+        self.note(key, || outline::number(&(u64::from(*range.start())..=u64::from(*range.end()))));
         let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
         self.get_or_say(key, allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
     }
@@ -285,6 +344,7 @@ impl<'a> Section<'a> {
 
     /// Reads a whole number that may be very large.
     pub fn large_number(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.note(key, || outline::number(&range));
         let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
         self.get_or_say(key, allowed, |text| text.parse().ok().filter(|n| range.contains(n)))
     }
@@ -294,6 +354,7 @@ impl<'a> Section<'a> {
         let (from, to) = (*range.start(), *range.end());
         let [shortest, longest] = [from, to].map(|d| format!("{}s", d.as_secs()));
         let allowed = format!("a time with its unit, from {shortest} to {longest}, such as 5s");
+        self.note(key, || outline::quantity(&allowed));
         self.get(key, &allowed, |text| humantime::parse_duration(text).ok().filter(|d| range.contains(d)))
     }
 
@@ -301,6 +362,7 @@ impl<'a> Section<'a> {
     pub fn bytes(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
         let [least, most] = [*range.start(), *range.end()].map(size);
         let allowed = format!("a size from {least} to {most}, such as 1MiB");
+        self.note(key, || outline::quantity(&allowed));
         self.get(key, &allowed, |text| {
             text.parse::<ByteSize>().ok().map(|s| s.as_u64()).filter(|n| range.contains(n))
         })
@@ -323,6 +385,7 @@ impl<'a> Section<'a> {
         allowed: &str,
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Vec<T>> {
+        self.note(key, || outline::list(allowed));
         let items = match self.take(key)? {
             Value::Sequence(items) => items,
             other => {
@@ -349,6 +412,9 @@ impl<'a> Section<'a> {
 
     /// Reads a nested section; it is empty if the key is absent.
     pub fn section(&mut self, key: &'static str) -> Section<'a> {
+        if let Some(outline) = &self.report.outline {
+            outline.borrow_mut().add_level(&self.path_of(key));
+        }
         let value = self.take(key);
         Section::of(self.report, self.path_of(key), value)
     }
@@ -356,6 +422,11 @@ impl<'a> Section<'a> {
     /// Reads a list of sections.
     pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let (report, path) = (self.report, self.path_of(key));
+        if let Some(outline) = &report.outline {
+            let each = format!("{path}[]");
+            outline.borrow_mut().add_level(&each);
+            return vec![Section::of(report, each, None)];
+        }
         match self.take(key) {
             None => Vec::new(),
             Some(Value::Sequence(items)) => {
@@ -402,6 +473,7 @@ impl<'a> Section<'a> {
         allowed: impl Fn() -> A,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Option<T> {
+        self.note(key, || outline::single(&allowed().to_string()));
         let value = self.take(key)?;
         let read = match scalar(value) {
             Some(text) => parse(&text).map_err(|remark| show.message(&text, &remark)),

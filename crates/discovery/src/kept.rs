@@ -166,6 +166,28 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Writes what is known now, before the process ends. It may differ from what is written without a new catalogue: Traefik's
+    /// address does.
+    pub(crate) async fn close(
+        mut self,
+        inventory: &Inventory,
+        configured: &Configured,
+        peers: &BTreeSet<IpAddr>,
+    ) {
+        // Two at the same time could end in the wrong order.
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.await;
+        }
+        let now = Instant::now();
+        self.due = now;
+        self.keep(inventory, configured, peers, now);
+        if let Some(writing) = self.writing {
+            let _ = writing.await;
+        }
+    }
+}
+
 /// In its place at once, so that nobody reads a part of it.
 fn write(path: &Path, file: &File) -> io::Result<()> {
     // Two Modelgates may have one folder, each with the process id 1 in its container.
@@ -241,6 +263,21 @@ mod tests {
         fs::write(&path, "{").expect("written");
         assert_eq!(kept(), 0, "damaged");
         assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 1, "nothing is left over");
+    }
+
+    /// Regression: that Traefik's address had changed was written only if servers had changed as well.
+    #[tokio::test]
+    async fn a_stop_writes_what_has_changed_since_the_last_writing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("servers.json");
+        let (mut inventory, configured, now) = (Inventory::default(), Configured::default(), Instant::now());
+        let mut keeper = Keeper::new(Kept::open(path.clone()), &[], &configured, &mut inventory);
+        let peers = |last: u8| BTreeSet::from([IpAddr::from([172, 18, 0, last])]);
+        keeper.changed(now);
+        keeper.keep(&inventory, &configured, &peers(2), now);
+        keeper.keep(&inventory, &configured, &peers(3), now);
+        keeper.close(&inventory, &configured, &peers(3)).await;
+        assert_eq!(Kept::open(path).peers(), peers(3));
     }
 
     #[test]

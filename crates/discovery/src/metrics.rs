@@ -1,13 +1,15 @@
 //! Reads the metrics pages of servers, again and again: what each has counted, and how busy it is.
 //!
 //! ```text
-//! catalogue ─▶ read() ─ GET /metrics ─▶ page.rs ─▶ figures.rs ─▶ MetricsReading
+//! catalogue ─▶ read() ─ GET /metrics ─▶ page.rs ─┬▶ figures.rs ─▶ MetricsReading   (for metering)
+//!                                                └▶ load.rs ────▶ LoadReading      (for the choice of servers)
 //! ```
 //!
 //! It is apart from the probes: a server whose page cannot be read is not worse for that. Such a page is asked for less and less
 //! often.
 
 mod figures;
+mod load;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -20,10 +22,11 @@ use std::{
 
 use catalogue::{Catalogue, Kind, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl};
 use reqwest::Client;
+use server_choice::Counters;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, sleep_until},
 };
 use tracing::{debug, info};
 
@@ -49,16 +52,34 @@ pub struct MetricsReading {
     pub figures: Figures,
 }
 
+/// How busy one server says it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadReading {
+    /// The server.
+    pub url: ServerUrl,
+    /// What it says.
+    pub counters: Counters,
+}
+
 /// The pages that are read.
 #[derive(Debug, Default)]
 struct Pages(HashMap<ServerUrl, Page>);
+
+/// How often a page is read, and how often servers are looked through.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    every: Duration,
+    look: Duration,
+}
 
 #[derive(Debug)]
 struct Page {
     /// Of the server: a container that is started again may have a page.
     incarnation: String,
     failures: u32,
-    /// When to read it next; `None` while it is being read.
+    /// When it was read last, or became known.
+    read: Instant,
+    /// When to read it next, at the latest; `None` while it is being read.
     due: Option<Instant>,
 }
 
@@ -72,31 +93,78 @@ pub async fn read(
     every: Duration,
     readings: mpsc::Sender<MetricsReading>,
 ) -> Result<(), reqwest::Error> {
+    let reading = |url, figures| MetricsReading { url, figures };
+    read_pages(
+        catalogue,
+        |_| every,
+        |_| None,
+        Figures::read,
+        |url, figures| readings.try_send(reading(url, figures)).is_ok(),
+    )
+    .await
+}
+
+/// Reads how busy the servers are among which Modelgate chooses (`strategy` `cache` or `least-busy`), and no others, in the same
+/// way. `every` says how often one server's page is read, and for `None` how often servers are looked through.
+///
+/// # Errors
+/// If the HTTP client cannot be made.
+pub async fn read_load(
+    catalogue: Reader,
+    every: impl Fn(Option<&ServerUrl>) -> Duration,
+    readings: mpsc::Sender<LoadReading>,
+) -> Result<(), reqwest::Error> {
+    let reading = |url, counters| LoadReading { url, counters };
+    read_pages(
+        catalogue,
+        every,
+        |known| Some(chosen(known)),
+        load::read,
+        |url, counters| readings.try_send(reading(url, counters)).is_ok(),
+    )
+    .await
+}
+
+/// The servers among which Modelgate chooses.
+fn chosen(known: &Catalogue) -> HashSet<&ServerUrl> {
+    let picks = known.pools().flat_map(|pool| &pool.groups).filter_map(|group| group.pick.as_ref());
+    picks.flat_map(|pick| &*pick.routes).map(|route| &route.server.spec.url).collect()
+}
+
+async fn read_pages<T: Send + 'static>(
+    catalogue: Reader,
+    every: impl Fn(Option<&ServerUrl>) -> Duration,
+    of: impl Fn(&Catalogue) -> Option<HashSet<&ServerUrl>>,
+    parse: fn(&[u8]) -> Option<T>,
+    tell: impl Fn(ServerUrl, T) -> bool,
+) -> Result<(), reqwest::Error> {
     let client = probe::client()?;
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let mut pages = Pages::default();
     // A JoinSet ends its tasks when it is dropped.
     let mut reading = JoinSet::new();
-    let mut tick = interval(every);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next = Instant::now();
     loop {
         tokio::select! {
-            now = tick.tick() => {
-                let due = catalogue.load().as_deref().map_or_else(Vec::new, |known| pages.take_due(known, now));
+            () = sleep_until(next) => {
+                let now = Instant::now();
+                next = now + every(None);
+                let due = catalogue.load().as_deref().map_or_else(Vec::new, |known| {
+                    pages.take_due(known, of(known).as_ref(), now, &every)
+                });
                 for server in due {
                     let (client, permits) = (client.clone(), Arc::clone(&permits));
                     reading.spawn(async move {
                         let _permit = permits.acquire_owned().await;
-                        let figures = read_one(&client, &server.spec).await;
-                        (server.spec.url.clone(), figures)
+                        let said = read_one(&client, &server.spec).await.and_then(|page| parse(&page));
+                        (server.spec.url.clone(), said)
                     });
                 }
             }
-            Some(Ok((url, figures))) = reading.join_next() => {
-                pages.was_read(&url, figures.is_some(), Instant::now(), every);
-                if let Some(figures) = figures
-                    && readings.try_send(MetricsReading { url, figures }).is_err()
-                {
+            Some(Ok((url, said))) = reading.join_next() => {
+                let pace = Pace { every: every(Some(&url)), look: every(None) };
+                pages.was_read(&url, said.is_some(), Instant::now(), pace);
+                if said.is_some_and(|said| !tell(url, said)) {
                     debug!("what a server has counted is read too slowly, and dropped");
                 }
             }
@@ -104,7 +172,7 @@ pub async fn read(
     }
 }
 
-async fn read_one(client: &Client, spec: &ServerSpec) -> Option<Figures> {
+async fn read_one(client: &Client, spec: &ServerSpec) -> Option<Vec<u8>> {
     let mut response = probe::get(client, &path(spec), spec).send().await.ok()?;
     if !response.status().is_success() {
         return None;
@@ -116,7 +184,7 @@ async fn read_one(client: &Client, spec: &ServerSpec) -> Option<Figures> {
             return None;
         }
     }
-    Figures::read(&page)
+    Some(page)
 }
 
 /// Beside `/v1`, wherever a proxy has put that.
@@ -135,50 +203,62 @@ fn may_count(kind: Kind) -> bool {
 }
 
 impl Pages {
-    /// The servers whose pages are to be read now.
-    fn take_due(&mut self, known: &Catalogue, now: Instant) -> Vec<Arc<ServerRecord>> {
+    /// The servers whose pages are to be read now, among these if given.
+    fn take_due(
+        &mut self,
+        known: &Catalogue,
+        among: Option<&HashSet<&ServerUrl>>,
+        now: Instant,
+        every: &impl Fn(Option<&ServerUrl>) -> Duration,
+    ) -> Vec<Arc<ServerRecord>> {
         let runs = |server: &&Arc<ServerRecord>| {
-            matches!(server.state, ServerState::Ready | ServerState::Draining(_)) && may_count(server.kind())
+            among.is_none_or(|among| among.contains(&server.spec.url))
+                && matches!(server.state, ServerState::Ready | ServerState::Draining(_))
+                && may_count(server.kind())
         };
         let servers: Vec<_> = known.servers().filter(runs).collect();
         let urls: HashSet<&ServerUrl> = servers.iter().map(|server| &server.spec.url).collect();
         self.0.retain(|url, _| urls.contains(url));
-        let is_due = |server: &&Arc<ServerRecord>| self.is_due(&server.spec, now);
+        let is_due =
+            |server: &&Arc<ServerRecord>| self.is_due(&server.spec, now, every(Some(&server.spec.url)));
         servers.into_iter().filter(is_due).cloned().collect()
     }
 
-    /// Whether a page is to be read now, which the caller then does.
-    fn is_due(&mut self, spec: &ServerSpec, now: Instant) -> bool {
+    /// Whether a page is to be read now, which the caller then does. It may be wanted sooner than when it was read last.
+    fn is_due(&mut self, spec: &ServerSpec, now: Instant, every: Duration) -> bool {
         let page = self.0.entry(spec.url.clone()).or_insert_with(|| Page::new(spec, now));
         if page.incarnation != spec.incarnation {
             *page = Page { due: page.due.map(|_| now), ..Page::new(spec, now) };
         }
-        let is_due = page.due.is_some_and(|due| due <= now);
+        let sooner = (page.failures == 0).then(|| page.read + every);
+        let is_due = page.due.is_some_and(|due| due <= now || sooner.is_some_and(|sooner| sooner <= now));
         if is_due {
             page.due = None;
         }
         is_due
     }
 
-    fn was_read(&mut self, url: &ServerUrl, has_figures: bool, now: Instant, every: Duration) {
+    fn was_read(&mut self, url: &ServerUrl, has_figures: bool, now: Instant, pace: Pace) {
+        let Pace { every, look } = pace;
         let Some(page) = self.0.get_mut(url) else { return };
         if has_figures {
             page.failures = 0;
         } else {
             page.failures = page.failures.saturating_add(1);
             if page.failures == PATIENCE {
-                info!(server = %url, "no counters of tokens can be read at /metrics");
+                info!(server = %url, "no counters can be read at /metrics");
             }
         }
         let doublings = page.failures.saturating_sub(PATIENCE).min(16);
         let pause = every.saturating_mul(1 << doublings).min(RAREST.max(every));
-        // The tick at that time, and not the one after it.
-        page.due = Some(now + pause - every / 2);
+        page.read = now;
+        // The look at that time, and not the one after it.
+        page.due = Some(now + pause - look / 2);
     }
 }
 
 impl Page {
     fn new(spec: &ServerSpec, now: Instant) -> Self {
-        Self { incarnation: spec.incarnation.clone(), failures: 0, due: Some(now) }
+        Self { incarnation: spec.incarnation.clone(), failures: 0, read: now, due: Some(now) }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -121,7 +122,7 @@ impl Hosts {
     }
 }
 
-/// Discovers servers and publishes catalogues, until it is dropped.
+/// Discovers servers and publishes catalogues, until it is dropped, or until `stop`: then what is known is kept, and it returns.
 ///
 /// If what was known before a restart is kept, that is published at once, and each part of it stays until its source has been
 /// surveyed, or for ten minutes. Otherwise the first catalogue is published when every source has been surveyed and every server that can be probed has been probed: an
@@ -131,7 +132,12 @@ impl Hosts {
 ///
 /// # Errors
 /// If the HTTP client for probes cannot be made.
-pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), reqwest::Error> {
+pub async fn run(
+    mut sources: Sources,
+    mut publisher: Publisher,
+    stop: impl Future<Output = ()>,
+) -> Result<(), reqwest::Error> {
+    let mut stop = pin!(stop);
     let client = probe::client()?;
     let permits = Arc::new(Semaphore::new(PARALLEL_PROBES));
     let mut hosts = Hosts::new(&sources.docker, Instant::now());
@@ -140,6 +146,7 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
     let mut watchers = JoinSet::new();
     let mut inventory = Inventory::default();
     inventory.configured(&sources.configured.borrow_and_update(), Instant::now());
+    inventory.cordon(sources.cordons.borrow_and_update().clone());
     inventory.remember(sources.remembered.borrow_and_update().clone());
     let mut keeper = sources
         .kept
@@ -192,6 +199,14 @@ pub async fn run(mut sources: Sources, mut publisher: Publisher) -> Result<(), r
             }
             Ok(()) = sources.cordons.changed() => inventory.cordon(sources.cordons.borrow_and_update().clone()),
             Ok(()) = sources.remembered.changed() => inventory.remember(sources.remembered.borrow_and_update().clone()),
+            () = &mut stop => {
+                if let (true, Some(keeper)) = (published, keeper) {
+                    let configured = sources.configured.borrow().clone();
+                    let peers = sources.traefik_peers.borrow().clone();
+                    keeper.close(&inventory, &configured, &peers).await;
+                }
+                return Ok(());
+            }
             () = tokio::time::sleep_until(next_due.unwrap_or_else(Instant::now).into()), if next_due.is_some() => {}
             // Nothing more can happen; wait to be dropped.
             else => std::future::pending().await,

@@ -35,6 +35,37 @@ pub struct Granted {
     pub forgiven: u64,
 }
 
+/// The counts of a budget, in units of 10⁻⁹ of the currency. They only grow, but for what requests give back of what was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BudgetCounts {
+    /// What was taken of it: spent by requests that are settled, or reserved by others.
+    pub used: u64,
+    /// What requests have cost that are settled.
+    pub settled: u64,
+    /// What operators have given on top of it.
+    pub granted: Granted,
+}
+
+impl BudgetCounts {
+    /// The counts of the budget whose count is `id`, given each count.
+    pub fn of(id: QuotaId, count: impl Fn(&QuotaId) -> u64) -> Self {
+        let count = |id: Option<QuotaId>| id.as_ref().map_or(0, &count);
+        let granted = Granted { added: count(id.added()), forgiven: count(id.forgiven()) };
+        Self { used: count(Some(id)), settled: count(id.settled()), granted }
+    }
+
+    /// What is spent or reserved, without what does not count any more.
+    pub fn spent(&self) -> u64 {
+        self.used.saturating_sub(self.granted.forgiven)
+    }
+
+    /// What a reset adds to what does not count any more. What requests have reserved that are not settled stays: otherwise it would be
+    /// given out once by the reset and once when they give it back.
+    pub fn to_forgive(&self) -> u64 {
+        self.settled.min(self.used).saturating_sub(self.granted.forgiven)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Count {
     /// The total as far as known, including the store's.
@@ -67,43 +98,44 @@ impl Quotas {
         Granted { added: used(id.added()), forgiven: used(id.forgiven()) }
     }
 
-    /// What may be taken in all, and what of that is hidden, because it is forgiven.
-    fn allowed(&self, demand: &QuotaDemand) -> (u64, u64) {
-        let Granted { added, forgiven } = match demand.quota.unit() {
+    /// What may be taken in all, and what of that operators have given.
+    fn allowed(&self, demand: &QuotaDemand) -> (u64, Granted) {
+        let granted = match demand.quota.unit() {
             Unit::Money => self.granted(&demand.id),
             Unit::Requests | Unit::Tokens => Granted::default(),
         };
-        (demand.quota.amount().saturating_add(added).saturating_add(forgiven), forgiven)
+        let Granted { added, forgiven } = granted;
+        (demand.quota.amount().saturating_add(added).saturating_add(forgiven), granted)
     }
 
     /// Whether a request would pass.
     pub(crate) fn peek(&self, demand: &QuotaDemand) -> Result<(), LimitReached> {
         let used = self.used(&demand.id);
-        let (allowed, _) = self.allowed(demand);
+        let (allowed, granted) = self.allowed(demand);
         match used.saturating_add(demand.cost) <= allowed {
             true => Ok(()),
-            false => Err(demand.reached(allowed.saturating_sub(used))),
+            false => Err(demand.reached(allowed.saturating_sub(used), granted.added)),
         }
     }
 
     pub(crate) fn take(&self, demand: &QuotaDemand) -> Result<(), LimitReached> {
         let counts = self.counts.pin();
         let count = counts.get_or_insert_with(demand.id, Count::default);
-        let (allowed, _) = self.allowed(demand);
+        let (allowed, granted) = self.allowed(demand);
         let more = |used: u64| used.checked_add(demand.cost).filter(|sum| *sum <= allowed);
         match count.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => {
                 count.unsaved.fetch_add(signed(demand.cost), Ordering::AcqRel);
                 Ok(())
             }
-            Err(used) => Err(demand.reached(allowed.saturating_sub(used))),
+            Err(used) => Err(demand.reached(allowed.saturating_sub(used), granted.added)),
         }
     }
 
     /// What is left of a quota, and what was taken of it.
     pub(crate) fn left(&self, demand: &QuotaDemand) -> Left {
         let used = self.used(&demand.id);
-        let (allowed, forgiven) = self.allowed(demand);
+        let (allowed, Granted { forgiven, .. }) = self.allowed(demand);
         Left {
             scope: demand.scope,
             limit: demand.quota.into(),
@@ -179,7 +211,14 @@ mod tests {
 
     fn demand(key: &str, amount: u64, cost: u64) -> QuotaDemand {
         let quota = Quota::new(amount, Unit::Requests, Calendar::Day).expect("a quota");
-        QuotaDemand { scope: Scope::Key, id: id(key), quota, cost, ends_after: Duration::from_secs(60) }
+        QuotaDemand {
+            scope: Scope::Key,
+            id: id(key),
+            quota,
+            cost,
+            ends_after: Duration::from_secs(60),
+            settled: None,
+        }
     }
 
     #[test]
@@ -189,6 +228,10 @@ mod tests {
         let reached = quotas.take(&demand("a", 10, 4)).expect_err("three are left");
         assert_eq!((reached.remaining, reached.retry_after), (3, Duration::from_secs(60)));
         assert_eq!(quotas.peek(&demand("a", 10, 4)), Err(reached));
+        // Of one that is exceeded nothing is left, not even for what is estimated to take nothing.
+        let reached = quotas.take(&demand("a", 6, 0)).expect_err("one too many");
+        assert_eq!((reached.cost, reached.remaining), (0, 0));
+        assert_eq!(quotas.peek(&demand("a", 6, 0)), Err(reached));
         assert_eq!(quotas.used(&id("a")), 7);
         assert_eq!(quotas.take(&demand("a", 10, 3)), Ok(()));
         // Lowering a quota by a reload makes no count negative.

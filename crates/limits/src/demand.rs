@@ -1,6 +1,9 @@
 //! What a request takes from its limits, and what is left of them.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use crate::{
     id::{LimitId, QuotaId, Subject},
@@ -8,7 +11,7 @@ use crate::{
     period::Moment,
     quota::{Quota, Reserve},
     rate::{Rate, Unit},
-    reached::{LimitReached, Scope, longest},
+    reached::{LimitReached, ReachedQuota, Scope, longest},
 };
 
 /// Limits and their subject.
@@ -49,6 +52,8 @@ pub struct QuotaDemand {
     pub(crate) cost: u64,
     /// The time left of the period; [`Duration::MAX`] if it never ends.
     pub(crate) ends_after: Duration,
+    /// Of a budget, once its request is settled: what was forgiven by then.
+    pub(crate) settled: Option<u64>,
 }
 
 /// The remainder of a limit.
@@ -113,7 +118,7 @@ impl Demand {
         let busy = u64::try_from(reset_after.as_nanos()).unwrap_or(u64::MAX);
         let remaining = self.rate.burst_time().saturating_sub(busy) / self.rate.interval();
         let (scope, limit, cost) = (self.scope, self.rate.into(), self.cost.into());
-        LimitReached { scope, limit, cost, remaining, retry_after, reset_after }
+        LimitReached { scope, limit, cost, remaining, retry_after, reset_after, quota: None }
     }
 
     /// The remainder, for a limit that is counted elsewhere.
@@ -138,7 +143,7 @@ impl Demands {
                 unit => cost(unit).into(),
             };
             let (id, ends_after) = (subject.quota(quota, period), ends_after.unwrap_or(Duration::MAX));
-            self.quotas.push(QuotaDemand { scope, id, quota: *quota, cost, ends_after });
+            self.quotas.push(QuotaDemand { scope, id, quota: *quota, cost, ends_after, settled: None });
         }
     }
 
@@ -174,16 +179,18 @@ impl Demands {
     /// The limit that refuses the request, given what is left of each, in this order: rates, then quotas. If several refuse,
     /// the one that [`Limiters::reserve`](crate::Limiters::reserve) would return.
     pub fn reached(&self, left: &[Left]) -> Option<LimitReached> {
-        let rates = self.rates.iter().map(|demand| (u64::from(demand.cost), Some(demand)));
-        let all: Vec<_> = rates.chain(self.quotas.iter().map(|demand| (demand.cost, None))).collect();
-        let refusing = all.iter().zip(left).filter(|((cost, _), left)| *cost > left.remaining);
-        longest(refusing.map(|((cost, rate), left)| LimitReached {
+        let rates = self.rates.iter().map(|demand| (u64::from(demand.cost), Some(demand), None));
+        let quotas = self.quotas.iter().map(|demand| (demand.cost, None, Some(demand)));
+        let all: Vec<_> = rates.chain(quotas).collect();
+        let refusing = all.iter().zip(left).filter(|((cost, ..), left)| *cost > left.remaining);
+        longest(refusing.map(|((cost, rate, quota), left)| LimitReached {
             scope: left.scope,
             limit: left.limit,
             cost: *cost,
             remaining: left.remaining,
             retry_after: rate.map_or(left.reset_after, |demand| demand.passes_after(left.reset_after)),
             reset_after: left.reset_after,
+            quota: quota.map(|demand| demand.of_quota(left.allowed.saturating_sub(demand.quota.amount()))),
         }))
     }
 
@@ -216,6 +223,11 @@ impl Demands {
     #[must_use]
     pub fn only_budgets(&self) -> Self {
         Self { rates: Vec::new(), quotas: self.budgets().cloned().collect() }
+    }
+
+    /// The demands on quotas, each with what is left of it, given what is left of each limit as for [`reached`](Self::reached).
+    pub fn quotas_with<'a>(&'a self, left: &'a [Left]) -> impl Iterator<Item = (&'a QuotaDemand, &'a Left)> {
+        self.quotas.iter().zip(left.iter().skip(self.rates.len()))
     }
 
     /// All demands but those on budgets.
@@ -259,9 +271,15 @@ impl QuotaDemand {
         self.cost
     }
 
-    /// The refusal, if no more is left than this.
-    pub fn reached(&self, remaining: u64) -> LimitReached {
-        debug_assert!(self.cost > remaining);
+    fn of_quota(&self, added: u64) -> ReachedQuota {
+        // A digest, which is never 0 but by a chance of 2⁻⁶⁴.
+        ReachedQuota { tag: NonZeroU64::new(self.id.tag()).unwrap_or(NonZeroU64::MIN), added }
+    }
+
+    /// The refusal, if no more is left than this of it and what was added to it.
+    pub fn reached(&self, remaining: u64, added: u64) -> LimitReached {
+        // Of a budget that is exceeded, nothing is left for what is estimated to cost nothing.
+        debug_assert!(self.cost > remaining || self.cost == 0 && remaining == 0);
         LimitReached {
             scope: self.scope,
             limit: self.quota.into(),
@@ -269,6 +287,7 @@ impl QuotaDemand {
             remaining,
             retry_after: self.ends_after,
             reset_after: self.ends_after,
+            quota: Some(self.of_quota(added)),
         }
     }
 }
@@ -369,6 +388,11 @@ mod tests {
             Left { scope, limit, allowed: 10, remaining: 7, reset_after: 60 * SECOND }
         }));
         assert_eq!(demands.reached(&left), None, "there is enough of each");
+        let of_quotas: Vec<Limit> = demands.quotas_with(&left).map(|(_, left)| left.limit).collect();
+        assert_eq!(
+            of_quotas,
+            demands.quotas().iter().map(|demand| demand.quota().into()).collect::<Vec<_>>()
+        );
         let empty = |at: usize, reset_after| {
             let mut left = left.clone();
             (left[at].remaining, left[at].reset_after) = (0, reset_after);

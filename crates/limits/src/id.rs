@@ -1,10 +1,12 @@
 //! Numeric ids of limits and their subjects. The store and Redis hold them, so they never change.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use sha2::{Digest, Sha256};
 
 use crate::{
     period::Period,
-    quota::{ADDED, BUDGETS, Calendar, FORGIVEN, Quota},
+    quota::{ADDED, BUDGETS, Calendar, FORGIVEN, Quota, SETTLED},
     rate::Rate,
 };
 
@@ -89,6 +91,13 @@ impl QuotaId {
         self.period
     }
 
+    /// A number that tells it from others within this process, as far as 64 bits can.
+    pub fn tag(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// The count of what was added to a budget for this period; `None` if it is not the count of a budget.
     pub fn added(&self) -> Option<Self> {
         self.beside(ADDED)
@@ -97,6 +106,12 @@ impl QuotaId {
     /// The count of what was spent of a budget and does not count any more; `None` if it is not the count of a budget.
     pub fn forgiven(&self) -> Option<Self> {
         self.beside(FORGIVEN)
+    }
+
+    /// The count of what requests have cost that are settled, which is part of what was taken of a budget; `None` if it is not the count
+    /// of a budget. Only this does a reset forgive: the rest is reserved, and may be given back.
+    pub fn settled(&self) -> Option<Self> {
+        self.beside(SETTLED)
     }
 
     fn beside(&self, windows: u8) -> Option<Self> {
@@ -154,10 +169,11 @@ mod tests {
             let id = both.quota(&Quota::new(1, Unit::Money, per).expect("a budget"), day);
             assert_eq!(id, both.budget(per, day));
             let window = |id: Option<QuotaId>| id.map(|id| id.id.window);
-            (id.id.window, window(id.added()), window(id.forgiven()))
+            (id.id.window, window(id.added()), window(id.forgiven()), window(id.settled()))
         });
-        let expected = [0, 1, 2, 3].map(|per| (120 + per, Some(130 + per), Some(140 + per)));
-        assert_eq!((budgets, id.added(), id.forgiven()), (expected, None, None), "day, month, week, ever");
+        let expected = [0, 1, 2, 3].map(|per| (120 + per, Some(130 + per), Some(140 + per), Some(150 + per)));
+        assert_eq!(budgets, expected, "day, month, week, ever");
+        assert_eq!([id.added(), id.forgiven(), id.settled()], [None; 3]);
         let rates = [Per::Second, Per::Minute, Per::Hour].map(|per| {
             [Unit::Requests, Unit::Tokens].map(|unit| Rate::new(1, unit, per, None).expect("a rate").window())
         });

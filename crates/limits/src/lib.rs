@@ -25,15 +25,15 @@ mod reached;
 mod spec;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use counts::{Granted, Quotas};
+pub use counts::{BudgetCounts, Granted, Quotas};
 pub use demand::{Demand, Demands, Left, Limited, QuotaDemand};
 pub use id::{InvalidQuotaId, LimitId, QuotaId, Subject};
 pub use limit::{Limit, Limits};
 pub use limiters::{Limiters, Reservation, Settlement};
-pub use money::{MONEY_ALLOWED, read_money, write_money};
+pub use money::{MONEY_ALLOWED, MOST_COST, read_money, write_money, write_money_in};
 pub use network::network_of;
 pub use period::{InvalidPeriod, Moment, Period};
 pub use quota::{Calendar, InvalidQuota, Quota, Reserve};
 pub use rate::{InvalidRate, Per, Rate, Unit};
-pub use reached::{LimitReached, Scope};
+pub use reached::{LimitReached, ReachedQuota, Scope};
 pub use spec::{Field, LimitSpec, Lone};

@@ -29,6 +29,11 @@ pub enum Limit {
 }
 
 impl Limits {
+    /// Whether there is a budget among them.
+    pub fn has_budget(&self) -> bool {
+        self.quotas().iter().any(|quota| quota.unit() == Unit::Money)
+    }
+
     /// Combines limits; if two have the same unit and time, the first is used.
     pub fn new(mut rates: Vec<Rate>, mut quotas: Vec<Quota>) -> Self {
         let mut seen = Vec::new();

@@ -238,21 +238,33 @@ impl<C: Clock> Limiters<C> {
         }
     }
 
-    /// What was taken from budgets becomes what the request has cost, in units of 10⁻⁹ of the currency. `None` leaves what was
-    /// taken from budgets of that kind. Returns what has changed of which budget.
+    /// Settles what was taken from budgets: it becomes what the request has cost, in units of 10⁻⁹ of the currency. `cost` gets what was
+    /// taken from a budget of which kind; `None` leaves it. Returns what has changed of which budget.
+    ///
+    /// What it has cost may be corrected by another call, unless the budget was reset in between: then it does not count any more.
     pub fn spend(
         &self,
         reserved: &mut Reservation,
-        cost: impl Fn(Reserve) -> Option<u64>,
+        cost: impl Fn(Reserve, u64) -> Option<u64>,
     ) -> Vec<(QuotaDemand, i64)> {
         let mut changed = Vec::new();
         for demand in &mut reserved.quotas {
-            let Some(cost) = demand.quota.reserve().and_then(&cost) else { continue };
+            let Some(reserve) = demand.quota.reserve() else { continue };
+            let forgiven = self.quotas.granted(&demand.id).forgiven;
+            let before = demand.settled.replace(demand.settled.unwrap_or(forgiven));
+            if before.is_some_and(|before| before != forgiven) {
+                continue;
+            }
+            let cost = cost(reserve, demand.cost).unwrap_or(demand.cost);
             let by = signed(cost) - signed(demand.cost);
             demand.cost = cost;
             if by != 0 {
                 self.quotas.correct(&demand.id, by);
                 changed.push((demand.clone(), by));
+            }
+            let settled = if before.is_none() { signed(cost) } else { by };
+            if let Some(id) = demand.id.settled().filter(|_| settled != 0) {
+                self.quotas.correct(&id, settled);
             }
         }
         changed

@@ -7,6 +7,10 @@ const DIGITS: usize = 15;
 /// The largest amount that may be written, in the currency.
 const MOST: u64 = 1_000_000_000;
 
+/// The most that is counted for a request, and for a day of a key, whatever lengths clients invent, in units of 10⁻⁹ of the currency:
+/// 100 million of it, enough also for currencies of low value. An `i64` holds 92 times that.
+pub const MOST_COST: i64 = 100_000_000_000_000_000;
+
 /// What may be written.
 pub const MONEY_ALLOWED: &str =
     "an amount such as 0.15, from 0 to 1000000000, with at most 9 decimals and 15 digits";
@@ -33,6 +37,12 @@ pub fn read_money(text: &str) -> Option<u64> {
     let missing = u32::try_from(DECIMALS.saturating_sub(places)).unwrap_or(0);
     let number = if significant.is_empty() { 0 } else { significant.parse::<u64>().ok()? };
     number.checked_mul(10_u64.pow(missing)).filter(|amount| *amount <= MOST * UNIT)
+}
+
+/// Writes an amount and its currency. Without prices there may be none.
+#[must_use]
+pub fn write_money_in(amount: u64, currency: Option<&str>) -> String {
+    format!("{} {}", write_money(amount), currency.unwrap_or("(no currency)"))
 }
 
 /// Writes an amount, with all digits that there are.

@@ -54,6 +54,16 @@ impl Calendar {
         }
     }
 
+    /// How often it begins anew: `a day`, or `in all` if it never does.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Day => "a day",
+            Self::Week => "a week",
+            Self::Month => "a month",
+            Self::Ever => "in all",
+        }
+    }
+
     /// Finds a period by its name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
@@ -115,20 +125,16 @@ impl Quota {
     }
 }
 
-/// The windows of budgets begin here, and those of what was [added](crate::QuotaId::added) to them and
-/// [forgiven](crate::QuotaId::forgiven).
+/// The windows of budgets begin here, and those of what was [added](crate::QuotaId::added) to them, [forgiven](crate::QuotaId::forgiven) and
+/// [settled](crate::QuotaId::settled).
 pub(crate) const BUDGETS: u8 = 120;
 pub(crate) const ADDED: u8 = 130;
 pub(crate) const FORGIVEN: u8 = 140;
+pub(crate) const SETTLED: u8 = 150;
 
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let per = match self.per {
-            Calendar::Day => "a day",
-            Calendar::Week => "a week",
-            Calendar::Month => "a month",
-            Calendar::Ever => "in all",
-        };
+        let per = self.per.words();
         match self.unit {
             Unit::Money => write!(f, "{} {per}", write_money(self.amount.get())),
             unit => write!(f, "{} {unit} {per}", self.amount),

@@ -1,6 +1,6 @@
 //! A limit that is used up, described for the client that has to wait.
 
-use std::{fmt, time::Duration};
+use std::{fmt, num::NonZeroU64, time::Duration};
 
 use crate::{
     limit::Limit,
@@ -42,6 +42,17 @@ pub struct LimitReached {
     pub retry_after: Duration,
     /// The time until a full burst passes again; for a quota, until its period ends.
     pub reset_after: Duration,
+    /// More about it, if it is a quota.
+    pub quota: Option<ReachedQuota>,
+}
+
+/// What is known of a quota that is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReachedQuota {
+    /// The [tag](crate::QuotaId::tag) of its count.
+    pub tag: NonZeroU64,
+    /// What operators have added to it for its period: of a budget, in units of 10⁻⁹ of the currency.
+    pub added: u64,
 }
 
 impl LimitReached {
@@ -62,11 +73,16 @@ impl LimitReached {
     }
 
     fn words(&self) -> String {
+        self.words_in(None)
+    }
+
+    /// What it says, with this currency after each amount of money.
+    pub fn words_in(&self, currency: Option<&str>) -> String {
         let Self { limit, scope, cost, remaining, .. } = self;
         if let Limit::Quota(quota) = limit
             && let Some(reserve) = quota.reserve()
         {
-            return self.words_of_budget(quota, reserve);
+            return self.words_of_budget(quota, reserve, currency);
         }
         let what = match limit {
             Limit::Rate(_) => "limit",
@@ -84,16 +100,26 @@ impl LimitReached {
         }
     }
 
-    fn words_of_budget(&self, quota: &Quota, reserve: Reserve) -> String {
+    fn words_of_budget(&self, quota: &Quota, reserve: Reserve, currency: Option<&str>) -> String {
         let Self { scope, cost, remaining, .. } = self;
+        let money = |amount: u64| match currency {
+            Some(currency) => format!("{} {currency}", write_money(amount)),
+            None => write_money(amount),
+        };
+        let added = match self.quota {
+            Some(ReachedQuota { added: added @ 1.., .. }) => format!(", and {} added to it,", money(added)),
+            _ => String::new(),
+        };
         let may = match reserve {
             Reserve::Usual => "is estimated to cost",
             Reserve::Hard => "may cost",
         };
         format!(
-            "the budget of {quota} {scope} is spent but for {}; this request {may} {}",
-            write_money(*remaining),
-            write_money(*cost)
+            "the budget of {} {}{added} {scope} is spent but for {}; this request {may} {}",
+            money(quota.amount()),
+            quota.per().words(),
+            money(*remaining),
+            money(*cost)
         )
     }
 }
@@ -174,10 +200,39 @@ mod tests {
             ),
         ] {
             let (retry_after, reset_after) = (Duration::from_secs(1), Duration::from_secs(2));
-            let reached = LimitReached { scope, limit, cost, remaining: 7, retry_after, reset_after };
+            let reached =
+                LimitReached { scope, limit, cost, remaining: 7, retry_after, reset_after, quota: None };
             assert_eq!((reached.to_string().as_str(), reached.is_lasting()), (words, lasting));
             assert_eq!(reached.never_passes(), cost == 1001);
         }
         assert_eq!(Scope::Address.to_string(), "of failed attempts from this address");
+    }
+
+    #[test]
+    fn a_budget_is_told_in_its_currency_and_with_what_was_added() {
+        let budget = Quota::budget(5_000_000_000, Calendar::Month, Reserve::Hard).expect("a budget");
+        let written = [Some("EUR"), None].map(|currency| crate::write_money_in(1_500_000_000, currency));
+        assert_eq!(written, ["1.5 EUR", "1.5 (no currency)"]);
+        let told = |added, currency| {
+            LimitReached {
+                scope: Scope::Key,
+                limit: budget.into(),
+                cost: 500_000_000,
+                remaining: 200_000_000,
+                retry_after: Duration::ZERO,
+                reset_after: Duration::ZERO,
+                quota: Some(ReachedQuota { tag: NonZeroU64::MIN, added }),
+            }
+            .words_in(currency)
+        };
+        assert_eq!(
+            told(20_000_000_000, Some("EUR")),
+            "the budget of 5 EUR a month, and 20 EUR added to it, for this API key is spent but for 0.2 EUR; \
+             this request may cost 0.5 EUR"
+        );
+        assert_eq!(
+            told(0, None),
+            "the budget of 5 a month for this API key is spent but for 0.2; this request may cost 0.5"
+        );
     }
 }

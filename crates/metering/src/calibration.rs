@@ -65,7 +65,7 @@ fn answer_line(model: &str, endpoint: MeteredEndpoint, streams: bool) -> Straigh
         (MeteredEndpoint::Messages, true) => 120.0,
         (MeteredEndpoint::OllamaChat | MeteredEndpoint::OllamaGenerate, true) => 125.0 + name,
         (MeteredEndpoint::Generate | MeteredEndpoint::LlamaCpp, true) => 250.0,
-        (MeteredEndpoint::Other, true) => 200.0,
+        (MeteredEndpoint::Embeddings | MeteredEndpoint::Other, true) => 200.0,
         (_, false) => 4.5,
     };
     let envelope = if streams { 2.0 * bytes_per_token } else { 450.0 };
@@ -201,6 +201,10 @@ mod tests {
             "a longer name"
         );
         assert_eq!(calibration.completion(&model("a"), whole, 900), 100);
+        let endpoint = MeteredEndpoint::Completions;
+        assert_eq!(calibration.completion(&model("llama"), RequestShape { endpoint, ..SHAPE }, 20_400), 100);
+        let endpoint = MeteredEndpoint::OllamaChat;
+        assert_eq!(calibration.completion(&model("llama"), RequestShape { endpoint, ..SHAPE }, 13_260), 100);
         assert_eq!(calibration.completion(&model("a"), SHAPE, 0), 0);
         assert_eq!(calibration.generated_in(&model("a"), SHAPE, Duration::from_secs(1)), None);
     }

@@ -7,7 +7,7 @@
 //! - after [`LedgerOptions::wait`], when nothing was told, or too little; or earlier if the ledger is full: the oldest first.
 //!
 //! Until then limits need not wait: as soon as a part is told, the tokens that it comes to are handed out
-//! ([`Ledger::take_provisional`]).
+//! ([`Ledger::take_provisional`]). Nor does the server's place for the request: [`Ledger::take_ended`].
 //!
 //! What is expected is learned from what arrives (`sources.rs`): where only Traefik tells, nobody waits for spans.
 //!
@@ -108,6 +108,7 @@ pub struct Ledger<T> {
     sources: Sources,
     calibration: Calibration,
     provisional: Vec<RequestId>,
+    ended: Vec<RequestId>,
     settled: Vec<RequestSettlement<T>>,
     counts: LedgerCounts,
 }
@@ -141,6 +142,7 @@ impl<T> Ledger<T> {
             sources: Sources::default(),
             calibration: Calibration::default(),
             provisional: Vec::new(),
+            ended: Vec::new(),
             settled: Vec::new(),
             counts: LedgerCounts::default(),
         }
@@ -189,6 +191,14 @@ impl<T> Ledger<T> {
                     each(&mut reservation.held, used);
                 }
             }
+        }
+    }
+
+    /// Calls `each` once with the holder of each open reservation whose request has ended, as was told since the last call. How many
+    /// tokens it has used may be told later.
+    pub fn take_ended(&mut self, mut each: impl FnMut(&mut T)) {
+        for request in self.ended.drain(..) {
+            self.open.get_mut(&request).into_iter().for_each(|entry| each(&mut entry.reservation.held));
         }
     }
 
@@ -316,15 +326,19 @@ impl<T> Ledger<T> {
 
     fn add(&mut self, request: RequestId, receipt: Receipt, now: Duration) -> Told {
         let Some(entry) = self.open.get_mut(&request) else { return Told::Late };
-        let RequestReservation { shape, ref model, .. } = entry.reservation;
+        let RequestReservation { shape, waited, ref model, .. } = entry.reservation;
         let heard = entry.heard.get_or_insert_with(|| Box::new(Heard::new(shape)));
         let is_record = matches!(receipt, Receipt::Record(_));
+        let had_ended = heard.has_ended(shape);
         let is_news = match receipt {
             Receipt::Span(span) => {
                 self.sources.span_came(model);
                 heard.add_span(&span)
             }
-            Receipt::Record(record) => heard.add_record(record),
+            Receipt::Record(record) => {
+                let duration = record.duration.saturating_sub(waited);
+                heard.add_record(RecordReceipt { duration, ..record })
+            }
         };
         if !is_news {
             return Told::Repeated;
@@ -333,6 +347,9 @@ impl<T> Ledger<T> {
         let next = heard.next(shape, expects_record, self.sources.expects_span(model, shape));
         if next == NextStep::WaitForRest {
             self.provisional.push(request);
+        }
+        if next != NextStep::Close && !had_ended && heard.has_ended(shape) {
+            self.ended.push(request);
         }
         match next {
             NextStep::Close => {

@@ -80,7 +80,7 @@ pub struct RecordReceipt {
     pub request_bytes: u64,
     /// The answer's body, in bytes; what a client got that went away.
     pub answer_bytes: u64,
-    /// In Traefik, from first to last byte.
+    /// In Traefik, from first to last byte; it contains the time that `/auth` has taken.
     pub duration: Duration,
     /// Until the server had answered whole. Zero if the client went away in a stream.
     pub server_duration: Duration,

@@ -12,6 +12,9 @@ pub struct RequestShape {
     /// Whether it may have changed how many bytes of its answer a token takes (`stream_interval`, `logprobs`, …), so that they tell
     /// nothing.
     pub is_shaped: bool,
+    /// Whether the server searches with several beams: it then tells each step of each beam as a request of its own, with the whole
+    /// prompt.
+    pub has_beams: bool,
     /// `n`: how many answers to each prompt, at least 1.
     pub choices: u16,
     /// How many prompts the request has, at least 1.
@@ -30,6 +33,7 @@ pub enum MeteredEndpoint {
     OllamaGenerate,
     Generate,
     LlamaCpp,
+    Embeddings,
     /// All others; most of them do not answer with tokens.
     Other,
 }
@@ -37,7 +41,7 @@ pub enum MeteredEndpoint {
 impl MeteredEndpoint {
     /// The endpoint at a path; whatever stands before its last segments does not matter.
     pub fn of(path: &str) -> Self {
-        const ENDS: [(&str, MeteredEndpoint); 10] = [
+        const ENDS: [(&str, MeteredEndpoint); 14] = [
             ("/chat/completions", MeteredEndpoint::ChatCompletions),
             ("/completions", MeteredEndpoint::Completions),
             ("/responses", MeteredEndpoint::Responses),
@@ -48,9 +52,26 @@ impl MeteredEndpoint {
             ("/generate_stream", MeteredEndpoint::Generate),
             ("/completion", MeteredEndpoint::LlamaCpp),
             ("/infill", MeteredEndpoint::LlamaCpp),
+            ("/embeddings", MeteredEndpoint::Embeddings),
+            ("/embedding", MeteredEndpoint::Embeddings),
+            ("/api/embed", MeteredEndpoint::Embeddings),
+            ("/embed", MeteredEndpoint::Embeddings),
         ];
         let path = path.split('?').next().unwrap_or_default().trim_end_matches('/');
         ENDS.iter().find(|(end, _)| path.ends_with(end)).map_or(Self::Other, |(_, endpoint)| *endpoint)
+    }
+}
+
+impl MeteredEndpoint {
+    /// What is done there, by the names of OpenTelemetry
+    /// (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/#gen-ai-operation-name>).
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::ChatCompletions | Self::Responses | Self::Messages | Self::OllamaChat => "chat",
+            Self::Completions | Self::OllamaGenerate | Self::Generate | Self::LlamaCpp => "text_completion",
+            Self::Embeddings => "embeddings",
+            Self::Other => "other",
+        }
     }
 }
 
@@ -62,7 +83,7 @@ impl RequestShape {
 
     /// Whether a request says how many answers it wants. A list of texts to embed or to rank may have a span for each.
     pub(crate) fn tells_its_answers(&self) -> bool {
-        self.endpoint != MeteredEndpoint::Other
+        !matches!(self.endpoint, MeteredEndpoint::Embeddings | MeteredEndpoint::Other)
     }
 
     pub(crate) fn prompts(&self) -> u64 {
@@ -83,7 +104,8 @@ mod tests {
             ("/api/generate", MeteredEndpoint::OllamaGenerate),
             ("/generate", MeteredEndpoint::Generate),
             ("/infill", MeteredEndpoint::LlamaCpp),
-            ("/v1/embeddings", MeteredEndpoint::Other),
+            ("/v1/embeddings", MeteredEndpoint::Embeddings),
+            ("/v1/rerank", MeteredEndpoint::Other),
             ("", MeteredEndpoint::Other),
         ] {
             assert_eq!(MeteredEndpoint::of(path), endpoint, "{path}");

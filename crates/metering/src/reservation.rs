@@ -1,6 +1,6 @@
 //! What `/auth` has reserved for a request that it let pass.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{RequestId, RequestShape, SpanId};
 
@@ -20,6 +20,8 @@ pub struct RequestReservation<T> {
     pub shape: RequestShape,
     /// What was taken.
     pub reserved: ReservedTokens,
+    /// How long it has waited at Modelgate before it was let pass: Traefik's durations contain that, those of a settlement do not.
+    pub waited: Duration,
     /// The caller's own.
     pub held: T,
 }

@@ -27,12 +27,17 @@ pub struct RequestSettlement<T> {
     pub status: Option<u16>,
     /// From the request's arrival at the server, if the server has told.
     pub time_to_first_token: Option<Duration>,
-    /// In Traefik, or else at the server.
+    /// In Traefik without the time for which it has [waited](crate::RequestReservation::waited), or else at the server.
     pub duration: Option<Duration>,
     /// Traefik's `ServiceURL`.
     pub server: Option<Box<str>>,
     /// The answer's length, if Traefik has told.
     pub answer_bytes: Option<u64>,
+    /// No server has worked on it, but for what it has told: none was reached, or its answer is one that comes before any work. Other
+    /// refusals may come after the work.
+    pub is_unworked: bool,
+    /// How often all of its answers were told: more than once where Traefik has sent it again, at least once.
+    pub attempts: u32,
 }
 
 /// How well the tokens of a request are known; the best is first.

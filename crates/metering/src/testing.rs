@@ -12,6 +12,7 @@ pub(crate) const SHAPE: RequestShape = RequestShape {
     streams: true,
     traces: true,
     is_shaped: false,
+    has_beams: false,
     choices: 1,
     prompts: 1,
 };
@@ -28,6 +29,7 @@ pub(crate) fn reservation(request: u128) -> RequestReservation<u32> {
         model: Arc::from("llama"),
         shape: SHAPE,
         reserved: ReservedTokens { prompt: 10, completion: 1_000, is_open: false },
+        waited: Duration::ZERO,
         held: u32::try_from(request).expect("small"),
     }
 }

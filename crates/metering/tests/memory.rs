@@ -32,6 +32,7 @@ fn a_hundred_thousand_open_reservations_take_less_than_50_mb() {
             streams: true,
             traces: true,
             is_shaped: false,
+            has_beams: false,
             choices: 1,
             prompts: 1,
         };
@@ -43,6 +44,7 @@ fn a_hundred_thousand_open_reservations_take_less_than_50_mb() {
             model: Arc::clone(&model),
             shape,
             reserved: ReservedTokens { prompt: 10, completion: 1_000, is_open: true },
+            waited: Duration::ZERO,
             held: Held {
                 _key: Arc::clone(&key),
                 _consumer: Arc::clone(&consumer),

@@ -56,6 +56,7 @@ impl One {
             streams: true,
             traces: true,
             is_shaped: false,
+            has_beams: false,
             choices: self.choices,
             prompts: 1,
         };
@@ -66,12 +67,15 @@ impl One {
             model: Arc::clone(model),
             shape,
             reserved,
+            waited: Duration::ZERO,
             held: (),
         }
     }
 
     fn receipts(&self) -> Vec<Receipt> {
-        let status = if self.is_refused { 503 } else { 200 };
+        // A server that is too busy says so at once, and has not worked.
+        let (status, duration) =
+            if self.is_refused { (503, Duration::from_millis(20)) } else { (200, Duration::from_secs(1)) };
         let record = RecordReceipt {
             parent: Some(self.parent),
             trust: Trust::Proven,
@@ -80,8 +84,8 @@ impl One {
             server_status: status,
             request_bytes: 900,
             answer_bytes: 450 + 225 * self.completions.iter().sum::<u64>(),
-            duration: Duration::from_secs(1),
-            server_duration: Duration::from_secs(1),
+            duration,
+            server_duration: duration,
             retries: 0,
             server: Some("http://10.0.0.1:8000".to_owned()),
             compute_tokens: None,

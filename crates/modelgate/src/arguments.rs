@@ -74,7 +74,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Explain(Explain),
     /// Print all labels, with the corresponding keys of the configuration file, as Markdown
-    Reference,
+    Reference {
+        /// Print the JSON Schema of the configuration file instead, for editors
+        #[arg(long)]
+        schema: bool,
+    },
     /// Print what a shell needs to complete this command line
     Completions {
         /// Which shell
@@ -99,7 +103,7 @@ pub(crate) enum Command {
     Budgets(Budgets),
     /// Print usage, by day, key and model or otherwise; or erase a name from it
     Usage(Usage),
-    /// Work with alerts, which tell webhooks what needs attention
+    /// Work with alerts, which tell webhooks and mailboxes what needs attention
     #[command(subcommand)]
     Alerts(Alerts),
     /// Print the audit log: who changed what, and samples of refusals
@@ -140,9 +144,9 @@ pub(crate) enum AdminCommand {
 /// The commands on alerts.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Alerts {
-    /// Send a test message to each webhook of the configuration, and say what came of it
+    /// Send a test message to each webhook and mailbox of the configuration, and say what came of it
     Test {
-        /// Only to this webhook
+        /// Only to the webhook or mailbox of this name
         name: Option<String>,
     },
 }

@@ -30,6 +30,7 @@ pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod healthcheck;
 pub(crate) mod import;
+mod progress;
 pub(crate) mod records;
 pub(crate) mod reference;
 pub(crate) mod registry;

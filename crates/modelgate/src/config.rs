@@ -30,9 +30,10 @@ mod admin;
 mod alerts;
 mod docker;
 mod env;
-mod files;
+pub(crate) mod files;
 mod host;
 mod keys;
+mod metering;
 mod origin;
 mod prices;
 mod requests;
@@ -43,10 +44,11 @@ mod traefik;
 
 pub(crate) use admin::AdminConfig;
 pub(crate) use alerts::AlertsConfig;
-pub(crate) use config_reader::ConfigErrors;
+pub(crate) use config_reader::{ConfigError, ConfigErrors};
 pub(crate) use docker::{DockerConfig, Enabled};
-pub(crate) use env::Env;
+pub(crate) use env::{ACTOR, Env};
 pub(crate) use keys::{Accounts, JwtIssuer};
+pub(crate) use metering::MeteringConfig;
 pub(crate) use origin::{GivenSetting, named_by};
 pub(crate) use prices::{PRICE_KEYS, day_begins};
 pub(crate) use requests::{RequestsConfig, is_key_header};
@@ -99,6 +101,8 @@ pub(crate) struct Config {
     pub(crate) given: Vec<GivenSetting>,
     /// All that was given, with secrets hidden.
     pub(crate) shown: String,
+    /// Secrets that are kept elsewhere and could not be read there. A command that does not need them goes on without.
+    pub(crate) unread_secrets: Vec<ConfigError>,
     /// Settings that are allowed but probably not intended; shown to the operator.
     pub(crate) warnings: Vec<Doubt>,
 }
@@ -118,15 +122,6 @@ pub(crate) struct Listen {
     pub(crate) telemetry_token: Option<TokenDigest>,
 }
 
-/// `metering:` in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MeteringConfig {
-    /// How often the counters of servers are read, with `listen.telemetry`.
-    pub(crate) scrape: Duration,
-    /// How long a request stays open without a word.
-    pub(crate) wait: Duration,
-}
-
 /// `log:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogConfig {
@@ -143,6 +138,8 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// What commands that need all secrets give [`Config::load_for`].
+pub(crate) const EVERY_SECRET: [&str; 1] = [""];
 /// The file that is read if it exists and no other file is named.
 const DEFAULT_FILE: &str = "modelgate.yaml";
 const TIME_ZONE: &str = "a name of the IANA time zone database, such as Europe/Berlin";
@@ -160,11 +157,24 @@ impl Config {
     /// # Errors
     /// All errors, in the order in which the documentation lists the keys.
     pub(crate) fn load(command_line: Option<&Path>, env: &Env) -> Result<Self, ConfigErrors> {
+        Self::load_for(command_line, env, &EVERY_SECRET)
+    }
+
+    /// Like [`load`](Self::load), for a command that needs the secrets of some sections only: of the others, those that cannot be read
+    /// are in [`unread_secrets`](Self::unread_secrets).
+    ///
+    /// # Errors
+    /// All errors but those.
+    pub(crate) fn load_for(
+        command_line: Option<&Path>,
+        env: &Env,
+        needed: &[&str],
+    ) -> Result<Self, ConfigErrors> {
         let yaml = match locate(command_line, env) {
             Some(path) => parse(&path)?,
             None => Value::Null,
         };
-        Self::read(yaml, env)
+        Self::read(yaml, env, needed)
     }
 
     /// Like [`load`](Self::load), with the text of a file.
@@ -172,10 +182,18 @@ impl Config {
     /// # Errors
     /// All errors, in the order in which the documentation lists the keys.
     pub(crate) fn of_text(text: &str, env: &Env) -> Result<Self, ConfigErrors> {
-        Self::read(parse_text(Path::new(DEFAULT_FILE), text)?, env)
+        Self::read(parse_text(Path::new(DEFAULT_FILE), text)?, env, &EVERY_SECRET)
     }
 
-    fn read(yaml: Value, env: &Env) -> Result<Self, ConfigErrors> {
+    /// The form of the file, as a JSON Schema; `None` never.
+    pub(crate) fn schema() -> Option<serde_json::Value> {
+        let (report, nothing) = (Report::of_form(), Mapping::new());
+        Self::read_sections(Section::root(&report, &nothing), 0);
+        report.into_schema()
+    }
+
+    /// Reads it. The secrets of the sections whose names begin with one of `needed` must be there.
+    fn read(yaml: Value, env: &Env, needed: &[&str]) -> Result<Self, ConfigErrors> {
         let mut root = match yaml {
             Value::Null => Mapping::new(),
             Value::Mapping(mapping) => mapping,
@@ -196,17 +214,21 @@ impl Config {
         let mut config = Self::read_sections(Section::root(&report, &root), keys_in_file);
         config.shown = shown::shown(&root);
         config.given = given;
-        match report.into_errors() {
-            errors if errors.is_empty() => Ok(config),
-            errors => Err(ConfigErrors(errors)),
-        }
+        let mut unread = report.unread_secrets();
+        unread.retain(|error| !needed.iter().any(|section| error.place.starts_with(section)));
+        let mut errors = report.into_errors();
+        errors.retain(|error| !unread.contains(error));
+        config.unread_secrets = unread;
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
     }
 
     fn read_sections(mut root: Section<'_>, keys_in_file: usize) -> Self {
         let key_variable = root.variable("keys");
+        let listen = listen(root.section("listen"));
+        let is_listening = listen.telemetry.is_some();
         let mut config = Self {
-            listen: listen(root.section("listen")),
-            metering: metering(root.section("metering")),
+            listen,
+            metering: metering::read(root.section("metering"), is_listening),
             metrics: metrics(root.section("metrics")),
             alerts: alerts::read(root.section("alerts")),
             traefik: traefik::read(root.section("traefik")),
@@ -232,6 +254,7 @@ impl Config {
             log: log(root.section("log")),
             given: Vec::new(),
             shown: String::new(),
+            unread_secrets: Vec::new(),
             warnings: Vec::new(),
         };
         config.prices = prices::read(root.section("prices"), &config.time_zone);
@@ -303,6 +326,12 @@ impl Config {
         if self.store.url.is_none() && self.has_quotas() {
             self.warnings.push(Doubt::QuotasWithoutStore);
         }
+        if matches!(self.store.url, Some(StoreUrl::Sqlite(_)))
+            && self.shared_limits.is_some()
+            && self.has_quotas()
+        {
+            self.warnings.push(Doubt::QuotasOfOneMachine);
+        }
         if self.has_idle_budgets() {
             self.warnings.push(Doubt::BudgetsWithoutPrices);
         }
@@ -348,6 +377,7 @@ impl Config {
             ("listen.telemetry_token", self.listen.telemetry_token != new.listen.telemetry_token),
             ("metering.scrape", self.metering.scrape != new.metering.scrape),
             ("metering.wait", self.metering.wait != new.metering.wait),
+            ("metering.forward_to", self.metering.forward != new.metering.forward),
             ("traefik.client_certificate.ca", self.traefik.client_ca != new.traefik.client_ca),
             ("docker", self.docker != new.docker),
             ("state_dir", self.state_dir != new.state_dir),
@@ -361,7 +391,7 @@ impl Config {
 
 fn parse(path: &Path) -> Result<Value, ConfigErrors> {
     let fail = |message: String| ConfigErrors::one(path.display().to_string(), message);
-    let text = fs::read_to_string(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    let text = files::read_text(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
     parse_text(path, &text)
 }
 
@@ -400,16 +430,6 @@ fn listen(mut section: Section<'_>) -> Listen {
     }
     section.finish();
     listen
-}
-
-fn metering(mut section: Section<'_>) -> MeteringConfig {
-    let scrape = section.duration("scrape", Duration::from_secs(1)..=Duration::from_secs(600));
-    let wait = section.duration("wait", Duration::from_secs(10)..=Duration::from_secs(86_400));
-    section.finish();
-    MeteringConfig {
-        scrape: scrape.unwrap_or(Duration::from_secs(15)),
-        wait: wait.unwrap_or(Duration::from_secs(3_600)),
-    }
 }
 
 fn metrics(mut section: Section<'_>) -> TallyBounds {

@@ -6,7 +6,7 @@
 //!      ├▶ commands ─┬▶ survey ─▶ wiring ─▶ config       one look at servers; the configuration of each part
 //!      └▶ serve ────┴▶ store_sync ─▶ policy_source ─▶ jwks ─▶ config   keys and limits in force, in step with file and store
 //!
-//! exit, runtime        exit statuses; the async runtime
+//! exit, output, runtime   exit statuses; what commands print; the async runtime
 //! ```
 
 use std::process::ExitCode;
@@ -14,18 +14,20 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use store::Registry;
 
-use arguments::{AdminCommand, Args, Command, Keys};
+use arguments::{AdminCommand, Args, Command, Keys, explain::Explain};
 use commands::{
     accounts, admin, alerts, apply, backup, budgets, check, explain, generate, healthcheck, import, records,
     reference, registry, registry::CommandFailure, render, shell,
 };
-use config::{Config, Env};
+use config::{Config, EVERY_SECRET, Env};
+use output::tell;
 
 mod arguments;
 mod commands;
 mod config;
 mod exit;
 mod jwks;
+mod output;
 mod policy_source;
 pub mod readers;
 mod runtime;
@@ -37,64 +39,106 @@ mod wiring;
 /// Runs the command that the command line names, and returns the process's exit status.
 pub fn run() -> ExitCode {
     let args = Args::parse();
+    exit::finish(run_command(&args))
+}
+
+fn run_command(args: &Args) -> ExitCode {
     let named = args.config.as_deref();
-    match &args.command {
-        None | Some(Command::Serve) => with_config(&args, |config| serve::serve(named, config)),
-        Some(Command::Render) => with_config(&args, |config| render::render(&config)),
-        Some(Command::Check { servers }) => {
-            with_config(&args, |config| check::check(named, &config, *servers))
+    match command(args) {
+        Command::Serve => with_config(args, |config| serve::serve(named, config)),
+        Command::Render => with_config(args, |config| render::render(&config)),
+        Command::Check { servers } => with_config(args, |config| check::check(named, &config, *servers)),
+        Command::Explain(what) => with_config(args, |config| explain::explain(&config, what)),
+        Command::Reference { schema } => reference::print(*schema),
+        Command::Completions { shell } => shell::completions(*shell),
+        Command::Man { folder } => shell::man(folder),
+        Command::Healthcheck => with_config(args, |config| healthcheck::healthcheck(&config)),
+        Command::Keys(Keys::Generate(wanted)) => generate::generate(wanted),
+        Command::Keys(Keys::Import(wanted)) if !wanted.store => import::print(wanted),
+        Command::Keys(Keys::Import(wanted)) => with_config(args, |config| {
+            let zone = &config.time_zone;
+            registry::with_registry(&config, async |registry| {
+                import::into_store(wanted, registry, zone).await
+            })
+        }),
+        Command::Keys(Keys::Accounts(what)) => {
+            with_registry(args, async |registry| accounts::keys(registry, what).await)
         }
-        Some(Command::Explain(what)) => with_config(&args, |config| explain::explain(&config, what)),
-        Some(Command::Reference) => reference::print(),
-        Some(Command::Completions { shell }) => shell::completions(*shell),
-        Some(Command::Man { folder }) => shell::man(folder),
-        Some(Command::Healthcheck) => with_config(&args, |config| healthcheck::healthcheck(&config)),
-        Some(Command::Keys(Keys::Generate(wanted))) => generate::generate(wanted),
-        Some(Command::Keys(Keys::Import(wanted))) if !wanted.store => import::print(wanted),
-        Some(Command::Keys(Keys::Import(wanted))) => {
-            with_registry(&args, async |registry| import::into_store(wanted, registry).await)
+        Command::Consumers(what) => {
+            with_registry(args, async |registry| accounts::consumers(registry, what).await)
         }
-        Some(Command::Keys(Keys::Accounts(what))) => {
-            with_registry(&args, async |registry| accounts::keys(registry, what).await)
-        }
-        Some(Command::Consumers(what)) => {
-            with_registry(&args, async |registry| accounts::consumers(registry, what).await)
-        }
-        Some(Command::Plans(what)) => {
-            with_registry(&args, async |registry| accounts::plans(registry, what).await)
-        }
-        Some(Command::Budgets(what)) => with_config(&args, |config| {
+        Command::Plans(what) => with_registry(args, async |registry| accounts::plans(registry, what).await),
+        Command::Budgets(what) => with_config(args, |config| {
             let money = (config.prices.currency(), &config.time_zone);
             registry::with_registry(&config, async |registry| budgets::budgets(registry, money, what).await)
         }),
-        Some(Command::Usage(wanted)) => with_config(&args, |config| {
+        Command::Usage(wanted) => with_config(args, |config| {
             let prices = (&config.prices, &config.time_zone);
             registry::with_registry(&config, async |registry| records::usage(registry, prices, wanted).await)
         }),
-        Some(Command::Alerts(what)) => with_config(&args, |config| alerts::alerts(&config, what)),
-        Some(Command::Audit(wanted)) => {
-            with_registry(&args, async |registry| records::audit(registry, wanted).await)
+        Command::Alerts(what) => with_config(args, |config| alerts::alerts(&config, what)),
+        Command::Audit(wanted) => {
+            with_registry(args, async |registry| records::audit(registry, wanted).await)
         }
-        Some(Command::Admin(AdminCommand::Token { .. })) => with_config(&args, |config| {
+        Command::Admin(AdminCommand::Token { .. }) => with_config(args, |config| {
             registry::with_registry(&config, async |registry| admin::new_token(&config, registry).await)
         }),
-        Some(Command::Apply(wanted)) => {
-            with_registry(&args, async |registry| apply::apply(registry, wanted).await)
+        Command::Apply(wanted) => with_registry(args, async |registry| apply::apply(registry, wanted).await),
+        Command::Export => with_registry(args, apply::export),
+        Command::Backup { file } => {
+            with_registry(args, async |registry| backup::backup(registry, file).await)
         }
-        Some(Command::Export) => with_registry(&args, apply::export),
-        Some(Command::Backup { file }) => {
-            with_registry(&args, async |registry| backup::backup(registry, file).await)
+        Command::Restore { file, replace } => {
+            with_registry(args, async |registry| backup::restore(registry, file, *replace).await)
         }
-        Some(Command::Restore { file, replace }) => {
-            with_registry(&args, async |registry| backup::restore(registry, file, *replace).await)
+    }
+}
+
+fn command(args: &Args) -> &Command {
+    args.command.as_ref().unwrap_or(&Command::Serve)
+}
+
+impl Command {
+    /// The sections of the configuration whose secrets it needs, where these are kept elsewhere: what [`Config::load_for`] takes.
+    fn needed_secrets(&self) -> &'static [&'static str] {
+        match self {
+            Self::Serve | Self::Check { .. } => &EVERY_SECRET,
+            // They survey servers. Without its key, a server would not answer as it answers the running Modelgate.
+            Self::Render
+            | Self::Explain(Explain::Container { .. } | Explain::Model { .. } | Explain::Request(_)) => {
+                &["servers"]
+            }
+            Self::Alerts(_) => &["alerts"],
+            Self::Explain(Explain::Middleware { .. })
+            | Self::Healthcheck
+            | Self::Reference { .. }
+            | Self::Completions { .. }
+            | Self::Man { .. }
+            | Self::Keys(_)
+            | Self::Consumers(_)
+            | Self::Plans(_)
+            | Self::Budgets(_)
+            | Self::Usage(_)
+            | Self::Audit(_)
+            | Self::Admin(_)
+            | Self::Apply(_)
+            | Self::Export
+            | Self::Backup { .. }
+            | Self::Restore { .. } => &[],
         }
     }
 }
 
 /// Loads the configuration and runs the command. All errors of the configuration are reported before any port is bound.
 fn with_config(args: &Args, run: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match Config::load(args.config.as_deref(), &Env::of_this_process()) {
-        Ok(config) => run(config),
+    let needed = command(args).needed_secrets();
+    match Config::load_for(args.config.as_deref(), &Env::of_this_process(), needed) {
+        Ok(config) => {
+            for unread in &config.unread_secrets {
+                tell!("note: {unread}. This command does not need it; `modelgate serve` does");
+            }
+            run(config)
+        }
         Err(errors) => exit::refuse(&errors),
     }
 }

@@ -7,9 +7,12 @@ pub(crate) mod names;
 mod tests;
 pub(crate) mod update;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use access::{Consumer, Issuer, Key, ModelLimit, Policy, TokenPlan};
+use access::{Consumer, Issuer, Key, ModelLimit, Policy, RevokedKey, TokenPlan};
 use accounts::{AccountKind, Accounts, ConsumerSpec, Directory, KeySpec, Patterns, Plan, Unfit, Unusable};
 use catalogue::{GivenModelSettings, ModelGlobs};
 use store::{AccountFinding, Unreadable};
@@ -72,6 +75,20 @@ impl PolicySource {
         Arc::make_mut(&mut self.policy).add_keys(usable);
     }
 
+    /// Adds keys that were revoked.
+    pub(crate) fn revoke(&mut self, keys: Vec<RevokedKey>) {
+        if !keys.is_empty() {
+            Arc::make_mut(&mut self.policy).revoked_mut().add(keys);
+        }
+    }
+
+    /// Forgets the revoked keys of consumers whose names were erased.
+    pub(crate) fn forget_revoked_of(&mut self, erased: &HashSet<String>) {
+        if !erased.is_empty() {
+            Arc::make_mut(&mut self.policy).revoked_mut().forget(|key| erased.contains(&key.consumer));
+        }
+    }
+
     /// Records accounts of the store that cannot be read.
     pub(crate) fn leave_out(&mut self, unreadable: Vec<Unreadable>) {
         self.problems.extend(unreadable.into_iter().map(AccountFinding::Unreadable));
@@ -103,7 +120,9 @@ impl PolicySource {
             Ok(changed) if changed != **key => Arc::new(changed),
             _ => Arc::clone(key),
         });
-        Arc::make_mut(&mut policy_source.policy).add_keys(relinked);
+        let policy = Arc::make_mut(&mut policy_source.policy);
+        policy.add_keys(relinked);
+        policy.share_revoked_of(&self.policy);
         if self.policy.is_incomplete() { policy_source.incomplete() } else { policy_source }
     }
 
@@ -167,6 +186,7 @@ fn with_plans(issuer: &JwtIssuer, key_sets: &KeySets, directory: &Directory) -> 
         models: models(plan.models.as_ref().map(Patterns::globs)),
         limits: plan.limits.clone().unwrap_or_default(),
         limits_per_model: plan.limits_per_model.clone().unwrap_or_default(),
+        priority: plan.priority,
     };
     let default = issuer.plan.as_ref().and_then(|name| directory.plan(name));
     let without = || TokenPlan { models: models(None), ..TokenPlan::default() };

@@ -8,7 +8,9 @@
 //! changes.rs  the stream of changes in the store
 //! reading.rs  reads accounts of the store, some or all
 //! counts.rs   writes counts to the store
+//! gone.rs     keys that were deleted from the file
 //! forget.rs   deletes usage that is old enough
+//! cordons.rs  the servers that operators have withdrawn
 //! names.rs    the names of models, for the time after a restart
 //! samples.rs  samples refusals for the store's audit log
 //! report.rs   tells operators about the store
@@ -18,9 +20,11 @@
 //! exactly once. Counts of the last [`FLUSH`] are lost if the process is killed.
 
 mod changes;
+pub(crate) mod cordons;
 mod counts;
 mod first_key;
 mod forget;
+mod gone;
 mod link;
 pub(crate) mod names;
 mod reading;
@@ -46,6 +50,7 @@ use self::{
     changes::Changed,
     counts::{Outbox, offset, periods},
     forget::Forgetting,
+    gone::GoneKeys,
     link::{Attempt, Event, Link, RETRY},
     reading::{Cause, Reading, late, read_all, read_some},
     report::report,
@@ -74,6 +79,8 @@ pub(crate) struct StoreSync {
     samples: Samples,
     outbox: Outbox,
     forgetting: Forgetting,
+    gone: GoneKeys,
+    decisions: broadcast::Receiver<Batch>,
 }
 
 /// The next thing to do.
@@ -97,9 +104,21 @@ impl StoreSync {
         report::show(&shared, &registry);
         shared.usage().align(offset(&config.borrow().time_zone, SystemTime::now()));
         let (samples, outbox, forgetting) = (Samples::default(), Outbox::new(), Forgetting::default());
-        let link = Link::Off;
-        let mut store_sync =
-            Self { shared, registry, key_sets, config, policy_source, link, samples, outbox, forgetting };
+        let (link, gone) = (Link::Off, GoneKeys::default());
+        let decisions = shared.telemetry().subscribe();
+        let mut store_sync = Self {
+            shared,
+            registry,
+            key_sets,
+            config,
+            policy_source,
+            link,
+            samples,
+            outbox,
+            forgetting,
+            gone,
+            decisions,
+        };
         store_sync.link = match store {
             Reached::None => Link::Off,
             Reached::Down => Link::down(|pause| store_sync.attempt(pause)),
@@ -113,7 +132,6 @@ impl StoreSync {
 
     /// Runs the sync; never returns.
     pub(crate) async fn run(&mut self) {
-        let mut decisions = self.shared.telemetry().subscribe();
         let mut flush = interval(FLUSH);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut clean = interval(CLEAN);
@@ -126,7 +144,7 @@ impl StoreSync {
                 event = self.link.next() => Next::Link(event),
                 _ = flush.tick() => Next::Flush,
                 _ = clean.tick() => Next::Clean,
-                batch = decisions.recv() => Next::Sample(batch),
+                batch = self.decisions.recv() => Next::Sample(batch),
             };
             match next {
                 Next::Reload => self.reload(),
@@ -149,6 +167,7 @@ impl StoreSync {
         /// Between attempts.
         const PAUSE: Duration = Duration::from_millis(100);
         let Ok(store) = self.registry.store() else { return };
+        self.take_last_decisions();
         let mut why = None;
         let all = async {
             while let Err(error) = self.write_last(&store).await {
@@ -163,6 +182,11 @@ impl StoreSync {
             let why = why.unwrap_or_else(late);
             warn!(error = %why, "the last counts could not be written to the store");
         }
+    }
+
+    /// Those of the last moment, which [`Self::run`] does not take any more.
+    fn take_last_decisions(&mut self) {
+        telemetry::take_waiting(&mut self.decisions, |batch| self.samples.add(batch));
     }
 
     async fn write_last(&mut self, store: &Store) -> Result<(), StoreError> {
@@ -185,6 +209,7 @@ impl StoreSync {
         // A reading that is under way would put the old file in force again.
         self.link.stop_reading();
         self.try_again();
+        self.gone.note(&self.registry.declared(), &config.accounts.declared, SystemTime::now());
         self.registry.replace_declared(config.accounts.declared.clone());
         match self.link {
             Link::Up(_) => self.read_anew(Cause::File),
@@ -200,12 +225,13 @@ impl StoreSync {
 
     fn put_in_force(&mut self, policy_source: PolicySource) {
         self.policy_source = policy_source;
+        self.policy_source.revoke(self.gone.all());
         self.shared.replace_policy(Arc::clone(&self.policy_source.policy));
         report(&self.policy_source, &self.registry);
     }
 
     /// Handles changes in the store, made by this replica or by another.
-    async fn follow(&mut self, Changed { names, and_more }: Changed) {
+    async fn follow(&mut self, Changed { names, erased, and_more }: Changed) {
         let Ok(store) = self.registry.store() else { return };
         let update = match timeout(WRITE, read_some(&store, &names)).await {
             Ok(Ok(update)) => update,
@@ -216,7 +242,9 @@ impl StoreSync {
             // The reading under way may have read these accounts before they changed.
             reading.meanwhile.add(&names);
         }
+        self.gone.forget(&names, &erased);
         let is_all = self.policy_source.apply(update);
+        self.policy_source.forget_revoked_of(&erased);
         self.shared.replace_policy(Arc::clone(&self.policy_source.policy));
         report(&self.policy_source, &self.registry);
         if and_more || !is_all {
@@ -351,6 +379,7 @@ impl StoreSync {
             store.forget_counts_before(&earliest).await?;
             store.forget_writers_before(SystemTime::now() - WRITER).await?;
             store.forget_old_changes().await?;
+            store.forget_old_revoked_keys().await?;
             store.forget_audit_before(oldest).await
         };
         if let Err(error) = timeout(WRITE, cleaned).await.unwrap_or_else(|_| Err(late())) {

@@ -21,7 +21,7 @@ pub(crate) fn survey(config: &Config) -> io::Result<Arc<Catalogue>> {
         let (_holds, none) = watch::channel(Cordons::default());
         let (_names, nothing) = watch::channel(Arc::default());
         let (_servers, _peers, sources) = wiring::sources(config, none, nothing, None);
-        let survey = discovery::run(sources, publisher);
+        let survey = discovery::run(sources, publisher, std::future::pending());
         tokio::select! {
             ended = survey => Err(io::Error::other(format!("discovery has ended: {ended:?}"))),
             found = timeout(SURVEY_TIMEOUT, reader.changed_since(0)) => found.map_err(|_| {

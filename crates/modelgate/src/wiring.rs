@@ -67,6 +67,7 @@ pub(crate) fn settings(config: &Config) -> Settings {
     Settings {
         trusted_networks: config.traefik.trusted_addresses.clone(),
         traefik: options(config),
+        version_is_given: config.traefik.version_is_given,
         advertise: config.traefik.advertise.as_ref().map(|host| host.as_str().to_owned()),
         hold: config.traefik.poll_timeout.saturating_sub(POLL_MARGIN),
         telemetry: telemetry_listener(config),

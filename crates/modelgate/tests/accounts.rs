@@ -73,16 +73,18 @@ async fn a_first_key_is_made_and_shown_once() {
     assert!(!shown.contains('\u{1b}'), "no colours without a terminal: {shown}");
     let key = api_key(&shown);
     Auth::of(&modelgate).until(&key, 200).await;
-    let state = modelgate.folder().join("state");
+    let folder = modelgate.folder().to_owned();
     let run = |arguments: &[&str]| {
         let mut command = testkit::modelgate::command(both::BINARY);
-        let command = command.env("MODELGATE_STATE_DIR", &state).current_dir(modelgate.folder());
+        let command = command.env("MODELGATE_STATE_DIR", folder.join("state")).current_dir(&folder);
         let output = command.args(arguments).output().expect("it runs");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     run(&["keys", "revoke", "first"]);
     Auth::of(&modelgate).until(&key, 401).await;
+    modelgate.stop().await;
+    assert!(run(&["audit"]).contains("revoked_api_key"), "a stop writes what was refused a moment ago");
     modelgate.restart().await;
     modelgate.wait_ready().await;
     assert!(!modelgate.log().contains("first one was made"), "somebody has used this store");
@@ -654,8 +656,14 @@ fn without_a_store_the_file_is_listed_and_what_to_set_is_said() {
     let digest = access::KeyDigest::of("mg-a").to_hex();
     let config =
         format!("docker: {{ enabled: false }}\nkeys: [{{ name: a, consumer: b, sha256: \"{digest}\" }}]\n");
-    let (code, listed, _) = run(&config, &["keys", "list"]);
+    let (code, listed, said) = run(&config, &["keys", "list"]);
     assert!(code == Some(0) && listed.contains("file") && !listed.contains(&digest), "{listed}");
+    assert_eq!(said, "");
+    let (code, _, said) = run(&config, &["plans", "list"]);
+    assert!(
+        code == Some(0) && said.contains("MODELGATE_STATE_DIR"),
+        "nothing, and perhaps in the wrong folder: {said}"
+    );
     for arguments in [
         &["keys", "create", "x"][..],
         &["keys", "disable", "x"],

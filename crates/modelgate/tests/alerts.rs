@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     process::Output,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -25,7 +25,10 @@ use serde_json::{Value, json};
 use testkit::{
     eventually,
     modelgate::{Modelgate, command},
+    need,
+    receivers::{TestReceiver, receivers},
     sim::Sim,
+    tls::Authority,
 };
 use tokio::net::TcpListener;
 
@@ -257,7 +260,8 @@ async fn what_is_over_and_what_is_revoked_is_told() {
     let servers = format!("servers: [{{ url: {:?}, name: gpu-1 }}]\n", sim.url());
     let alerts =
         format!("alerts: {{ after: 0s, webhooks: [{{ name: ops, url: {:?} }}] }}\n", sink.url("/hook"));
-    let mut modelgate = Modelgate::start_with(BINARY, &format!("{revoked}{servers}{alerts}")).await;
+    let builder = Modelgate::builder(BINARY, &format!("{revoked}{servers}{alerts}"));
+    let mut modelgate = builder.keep_state().start().await;
     modelgate.wait_ready().await;
     let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
     let question = client.post(format!("{}/auth", modelgate.requests_url())).bearer_auth("mg-revoked");
@@ -273,6 +277,7 @@ async fn what_is_over_and_what_is_revoked_is_told() {
         .await
     };
     all("alert.firing revoked_key_used key old").await;
+    deleted_keys_are_told(&mut modelgate, &sink, &format!("{servers}{alerts}")).await;
     let at = sim.addr();
     sim.stop().await;
     let lost = eventually(Duration::from_secs(60), || async {
@@ -284,6 +289,218 @@ async fn what_is_over_and_what_is_revoked_is_told() {
     let all = all(&format!("alert.resolved {}", lost.1)).await;
     assert_eq!(all.iter().filter(|told| **told == format!("alert.firing {}", lost.1)).count(), 1, "{all:?}");
     assert!(!modelgate.log().contains(KEY));
+}
+
+/// A key that was deleted from the store, also after a restart; one that was replaced twice; and one that stands in the file no more.
+/// Clients hear the same as about a key that never was.
+async fn deleted_keys_are_told(modelgate: &mut Modelgate, sink: &Sink, without_keys: &str) {
+    let keys = async |modelgate: &Modelgate, args: &[&str]| {
+        let mut command = command(BINARY);
+        command.arg("keys").args(args).arg("--json").current_dir(modelgate.folder());
+        command.env("MODELGATE_STATE_DIR", "state");
+        let output = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
+        let output = output.await.expect("no panic");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        answer["api_key"].as_str().unwrap_or_default().to_owned()
+    };
+    let ask = async |modelgate: &Modelgate, key: &str| {
+        let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+        let question = client.post(format!("{}/auth", modelgate.requests_url())).bearer_auth(key);
+        let question =
+            question.header("x-forwarded-method", "POST").header("x-forwarded-uri", "/v1/chat/completions");
+        let answer = send(question.json(&common::chat("llama"))).await;
+        (answer.status().as_u16(), answer.text().await.expect("a body"))
+    };
+    let until = async |modelgate: &Modelgate, key: &str, status: u16| {
+        eventually(Duration::from_secs(60), || async {
+            (ask(modelgate, key).await.0 == status).then_some(())
+        })
+        .await;
+    };
+    let firing = async |name: &str, count: usize| {
+        let told_of = || {
+            let told: Vec<_> = sink.came().iter().flat_map(told).collect();
+            let is_it = |(kind, alert): &&(String, String)| {
+                kind == "alert.firing" && *alert == format!("revoked_key_used key {name}")
+            };
+            told.iter().filter(is_it).count()
+        };
+        eventually(Duration::from_secs(60), || async { (told_of() >= count).then_some(()) }).await;
+        assert_eq!(told_of(), count, "{name}: once in the life of a Modelgate");
+    };
+    let deleted = keys(modelgate, &["create", "lost"]).await;
+    let first = keys(modelgate, &["create", "turned"]).await;
+    let second = keys(modelgate, &["rotate", "turned", "--grace", "0s"]).await;
+    let third = keys(modelgate, &["rotate", "turned", "--grace", "0s"]).await;
+    until(modelgate, &deleted, 200).await;
+    until(modelgate, &third, 200).await;
+    keys(modelgate, &["revoke", "lost"]).await;
+    modelgate.write_config(without_keys);
+    until(modelgate, &deleted, 401).await;
+    until(modelgate, &first, 401).await;
+    // The one before says so itself, since it may be one of somebody who was late.
+    assert!(ask(modelgate, &second).await.1.contains("expired"));
+    eventually(Duration::from_secs(60), || async {
+        ask(modelgate, "mg-revoked").await.1.contains("Incorrect API key").then_some(())
+    })
+    .await;
+    let never = ask(modelgate, access::NewKey::generate().expect("randomness").reveal()).await;
+    for key in [&*deleted, &first, "mg-revoked"] {
+        assert_eq!(ask(modelgate, key).await, never);
+    }
+    firing("lost", 1).await;
+    firing("turned", 1).await;
+    let mut explain = command(BINARY);
+    explain.args(["explain", "request", "http://localhost/v1/models", "-H"]);
+    explain.arg(format!("Authorization: Bearer {first}")).current_dir(modelgate.folder());
+    explain.env("MODELGATE_STATE_DIR", "state");
+    let output = tokio::task::spawn_blocking(move || explain.output().expect("it runs"));
+    let said = String::from_utf8(output.await.expect("no panic").stdout).expect("text");
+    assert!(said.contains(": the API key \"turned\" of consumer \"turned\""), "{said}");
+    modelgate.restart().await;
+    until(modelgate, &third, 200).await;
+    assert_eq!(ask(modelgate, &deleted).await, never);
+    firing("lost", 2).await;
+    assert!(!modelgate.log().contains(&deleted));
+}
+
+/// The networks of a key are those of two hours ago. A restart tells no known one, and again the one that is new.
+#[tokio::test]
+async fn a_key_from_a_new_network_is_told_also_after_a_restart() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let sink = Sink::start(&[]).await;
+    let alerts = format!(
+        "alerts: {{ after: 0s, new_networks: true, webhooks: [{{ name: ops, url: {:?} }}] }}\n",
+        sink.url("/hook")
+    );
+    let builder = Modelgate::builder(BINARY, &config(&[&sim], &alerts));
+    let mut modelgate = builder.keep_state().start().await;
+    modelgate.wait_ready().await;
+    let url = store::StoreUrl::in_folder(&modelgate.folder().join("state"));
+    let store = store::Store::open(url).await.expect("the store");
+    eventually(Duration::from_secs(60), || async { store.networks_watched().await.expect("an answer") })
+        .await;
+    let known = store::KeyNetwork { key: "alice".into(), network: "192.0.2.0/24".into() };
+    let earlier = SystemTime::now() - Duration::from_secs(7_200);
+    store.note_networks(&[known], earlier, |_| false).await.expect("noted");
+    let ask = async |modelgate: &Modelgate, from: &str| {
+        let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+        let question = client.post(format!("{}/auth", modelgate.requests_url())).bearer_auth(KEY);
+        let question = question.header("x-forwarded-method", "POST").header("x-forwarded-for", from);
+        let question = question.header("x-forwarded-uri", "/v1/chat/completions");
+        assert_eq!(send(question.json(&common::chat("llama"))).await.status(), 200);
+    };
+    let firing = || {
+        let all: Vec<_> = sink.came().iter().flat_map(told).collect();
+        let new = all.into_iter().filter(|(kind, alert)| kind == "alert.firing" && alert.contains("network"));
+        new.map(|(_, alert)| alert).collect::<Vec<_>>()
+    };
+    let new = "key_from_new_network key alice from 203.0.113.0/24";
+    for times in [1, 2] {
+        modelgate.restart().await;
+        modelgate.wait_ready().await;
+        for from in ["192.0.2.7", "203.0.113.9", "192.0.2.8"] {
+            ask(&modelgate, from).await;
+        }
+        eventually(Duration::from_secs(60), || async { (firing().len() >= times).then_some(()) }).await;
+        assert_eq!(firing(), vec![new; times]);
+    }
+}
+
+/// Each level once, however often requests are refused; all of them are over once the budget is reset.
+#[tokio::test]
+async fn a_budget_is_told_at_each_level_and_that_it_was_reset() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let sink = Sink::start(&[]).await;
+    let digest = access::KeyDigest::of("mg-spender").to_hex();
+    let config = format!(
+        "keys: [{{ name: spender, consumer: team, sha256: \"{digest}\", limit: {{ budget_total: 10 }} }}]\n\
+         prices: {{ currency: EUR, models: [{{ match: \"*\", request: 1 }}] }}\nservers: [{{ url: {:?}, name: gpu-1 }}]\n\
+         alerts: {{ after: 0s, webhooks: [{{ name: ops, warnings: true, url: {:?} }}] }}\n",
+        sim.url(),
+        sink.url("/hook")
+    );
+    let mut modelgate = Modelgate::builder(BINARY, &config).keep_state().start().await;
+    modelgate.wait_ready().await;
+    let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+    let ask = async |modelgate: &Modelgate| {
+        let question = client.post(format!("{}/auth", modelgate.requests_url())).bearer_auth("mg-spender");
+        let question =
+            question.header("x-forwarded-method", "POST").header("x-forwarded-uri", "/v1/chat/completions");
+        send(question.json(&common::chat("llama"))).await.status().as_u16()
+    };
+    let all = || -> Vec<String> {
+        let told = sink
+            .came()
+            .iter()
+            .flat_map(told)
+            .map(|(kind, alert)| format!("{kind} {alert}"))
+            .collect::<Vec<_>>();
+        told.into_iter().filter(|told| told.contains("budget")).collect()
+    };
+    let wait = async |wanted: &str| {
+        let wanted = format!("{wanted} budget of key spender");
+        let came =
+            testkit::within(Duration::from_secs(60), || async { all().contains(&wanted).then_some(()) });
+        assert!(came.await.is_some(), "{wanted}: {:?}", all());
+    };
+    for (requests, level) in [(5, "50"), (3, "80"), (2, "100")] {
+        for _ in 0..requests {
+            assert_eq!(ask(&modelgate).await, 200);
+        }
+        wait(&format!("alert.firing budget_{level}")).await;
+    }
+    for _ in 0..5 {
+        assert_eq!(ask(&modelgate).await, 402);
+    }
+    let metrics = async |modelgate: &Modelgate| {
+        let metrics = testkit::client().get(format!("{}/metrics", modelgate.admin_url()));
+        let metrics = send(metrics.header("accept", "application/openmetrics-text")).await;
+        let metrics = metrics.text().await.expect("text");
+        if !metrics.contains("modelgate_budget_used_ratio") {
+            return (0.0, 0.0);
+        }
+        let metrics = Exposition::parse(&metrics).expect("metrics");
+        let labels = [("owner", "key"), ("name", "spender"), ("model", ""), ("per", "ever")];
+        let at_all = metrics.value("modelgate_budgets_at_level", "", &[("percent", "100")]);
+        (metrics.value("modelgate_budget_used_ratio", "", &labels), at_all)
+    };
+    assert_eq!(metrics(&modelgate).await, (1.0, 1.0));
+    let url = store::StoreUrl::in_folder(&modelgate.folder().join("state"));
+    let store = store::Store::open(url).await.expect("the store");
+    let noted = async || {
+        let told = store.told_alerts().await.expect("an answer");
+        told.into_iter().map(|told| (told.receiver, told.code)).collect::<Vec<_>>()
+    };
+    // That each was told is noted in the background.
+    let levels = ["budget_100", "budget_50", "budget_80"].map(|code| ("ops".to_owned(), code.to_owned()));
+    eventually(Duration::from_secs(60), || async { (noted().await == levels).then_some(()) }).await;
+    // After a restart the metrics are what they were, before anything is spent.
+    modelgate.restart().await;
+    modelgate.wait_ready().await;
+    eventually(Duration::from_secs(20), || async { (metrics(&modelgate).await == (1.0, 1.0)).then_some(()) })
+        .await;
+    // It is reset while no Modelgate runs. What was told is still known then.
+    modelgate.stop().await;
+    assert_eq!(noted().await, levels);
+    let reset = ["budgets", "reset", "--key", "spender", "--per", "ever"];
+    let mut reset_it = command(BINARY);
+    reset_it.args(reset).current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
+    let output =
+        tokio::task::spawn_blocking(move || reset_it.output().expect("it runs")).await.expect("no panic");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    modelgate.restart().await;
+    modelgate.wait_ready().await;
+    for level in ["50", "80", "100"] {
+        wait(&format!("alert.resolved budget_{level}")).await;
+    }
+    eventually(Duration::from_secs(60), || async { noted().await.is_empty().then_some(()) }).await;
+    assert_eq!(ask(&modelgate).await, 200);
+    assert_eq!(metrics(&modelgate).await, (0.1, 0.0));
+    let told = all();
+    let different: BTreeSet<_> = told.iter().collect();
+    assert_eq!((told.len(), different.len()), (6, 6), "{told:?}");
 }
 
 /// `modelgate alerts test`.
@@ -311,7 +528,7 @@ async fn a_test_says_what_came_of_each_message() {
         said.contains("good: it has arrived\nrefusing: it answers 404 Not Found\ngone: "),
         "{said}{error}"
     );
-    assert!(!output.status.success() && error.contains("2 webhooks were not reached"), "{error}");
+    assert!(!output.status.success() && error.contains("2 receivers were not reached"), "{error}");
     assert!(!said.contains("/secret") && !error.contains("/secret"), "{said}{error}");
     assert_eq!(told(&good.came()[0])[0], ("alert.test".into(), "test Modelgate".into()));
     let output = test(&alerts, &["good"]).await;
@@ -319,4 +536,61 @@ async fn a_test_says_what_came_of_each_message() {
     assert_eq!((good.came().len(), refusing.came().len()), (2, 1));
     let output = test(&alerts, &["nobody"]).await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("there are: good, refusing, gone"));
+}
+
+/// A mail server that demands TLS and a password, and refuses the first message for now: it is sent again, the same.
+#[tokio::test]
+async fn mail_goes_over_tls_with_a_password_and_is_sent_again() {
+    let Some(python) = need(receivers(), "a mail server") else { return };
+    let authority = Authority::new();
+    let identity = authority.identity(&["127.0.0.1", "localhost"]);
+    let (starttls, tls) = (
+        TestReceiver::mail(&python, &identity, false, 1).await,
+        TestReceiver::mail(&python, &identity, true, 0).await,
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let (ca, password) = (file("ca.pem", authority.pem()), file("password", "päss word\n"));
+    let wrong = file("wrong", "s3cret-of-nobody");
+    let mail = |name: &str, port: u16, more: &str, password: &str| {
+        format!(
+            "{{ name: {name}, server: \"localhost:{port}\", ca: {ca:?}, user: gate, password: {{ file: {password:?} }}, \
+             from: \"Modelgate <gate@example.com>\", to: [ops@example.com, boss@example.com]{more} }}"
+        )
+    };
+    let all = [
+        mail("office", starttls.port(), "", &password),
+        mail("pager", tls.port(), ", security: tls", &password),
+        mail("locked-out", tls.port(), ", security: tls", &wrong),
+    ];
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let modelgate = modelgate(&sim, &format!("{{ after: 1s, mail: [{}] }}", all.join(", "))).await;
+    sim.stop().await;
+    let refused = starttls.wait(|item| !item["refused"].is_null()).await["refused"].clone();
+    let taken = starttls.wait(|item| !item["taken"].is_null()).await["taken"].clone();
+    assert_eq!(refused, taken, "the same message");
+    let at_once = tls.wait(|item| !item["taken"].is_null()).await["taken"].clone();
+    for mail in [&taken, &at_once] {
+        assert_eq!((&mail["from"], &mail["user"]), (&json!("gate@example.com"), &json!("gate")));
+        assert_eq!(
+            (&mail["to"], &mail["encrypted"]),
+            (&json!(["ops@example.com", "boss@example.com"]), &json!(true))
+        );
+        let text = mail["message"].as_str().expect("a text");
+        assert!(text.contains("gpu-1") && text.contains("Subject: Modelgate: "), "{text}");
+    }
+    eventually(Duration::from_secs(60), || async {
+        modelgate.log().contains("the mail server answers 535").then_some(())
+    })
+    .await;
+    assert!(!modelgate.log().contains("päss word") && !modelgate.log().contains("s3cret-of-nobody"));
+    // An authority that nobody named is not trusted.
+    let untrusted = all[1].replace(&format!("ca: {ca:?}, "), "");
+    let output = test(&format!("{{ mail: [{untrusted}, {}] }}", all[1].replace("pager", "good")), &[]).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("good: it has arrived") && !said.contains("pager: it has arrived"), "{said}");
 }

@@ -187,9 +187,12 @@ async fn a_hard_budget_is_spent_and_never_exceeded() {
         (402, &"budget_exceeded".into(), &"insufficient_quota".into())
     );
     let message = error["message"].as_str().expect("words");
-    assert!(message.starts_with("The budget of 20.4 in all for this API key is spent but for "), "{message}");
+    assert!(
+        message.starts_with("The budget of 20.4 EUR in all for this API key is spent but for "),
+        "{message}"
+    );
     // Its context holds 8,192 tokens.
-    assert!(message.contains("this request may cost 8.193"), "{message}");
+    assert!(message.contains("this request may cost 8.194"), "{message}");
     let free = send(site.chat(&client, "qwen", &json!({}))).await;
     assert_eq!(free.status(), 200, "a model without a price is free");
 }
@@ -261,6 +264,14 @@ async fn a_budget_is_topped_up_and_reset_by_operators() {
     // It is in force within a second, and one more passes.
     auth.until("mg-alice", 200).await;
     assert!(!passes().await, "0.0005 is left");
+    shows("0.003 of 0.0035").await;
+    // Whoever tries it before is told the same, and nothing is spent.
+    let (header, body) = ("Authorization: Bearer mg-alice", r#"{"model":"llama","max_tokens":10}"#);
+    let (_, tried, errors) =
+        run(&["explain", "request", "-H", header, "-d", body, "http://llm.lan/v1/chat/completions"]);
+    let words = "refused with 402 (budget_exceeded): The budget of 0.0025 EUR in all, and 0.001 EUR added to it, for this API key \
+                 is spent but for 0.0005 EUR; this request is estimated to cost 0.001";
+    assert!(tried.contains(words), "{tried} {errors}");
     shows("0.003 of 0.0035").await;
     let reset = testkit::client().post(format!("{}/api/v1/budgets/reset", modelgate.admin_url()));
     let reset = reset.bearer_auth(ADMIN).json(&json!({ "key": "alice", "per": "ever" }));

@@ -46,6 +46,46 @@ fn each_bad_value_is_told_with_its_key_and_what_is_allowed() {
     assert_eq!(found, if env::var_os("UPDATE_EXPECT").is_some() { found.clone() } else { expected });
 }
 
+/// Regression: whoever looked at keys on a shell without the variables of the service was refused for the secret of a server.
+#[test]
+fn only_commands_that_need_a_secret_ask_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let yaml = "docker: { enabled: false }
+state_dir: state
+traefik: { trusted_addresses: [127.0.0.1] }
+servers: [{ url: \"http://127.0.0.1:9\", name: cloud, credential: { env: OF_SERVER } }]
+alerts: { webhooks: [{ name: chat, url_from: { env: OF_WEBHOOK } }] }
+";
+    fs::write(folder.path().join("modelgate.yaml"), yaml).expect("written");
+    let server = "servers[0].credential.env: found \"OF_SERVER\"; this variable is not set";
+    let webhook = "alerts.webhooks[0].url_from.env: found \"OF_WEBHOOK\"; this variable is not set";
+    for (arguments, status, needed) in [
+        ("keys create laptop", 0, &[][..]),
+        ("keys list", 0, &[]),
+        ("usage", 0, &[]),
+        ("explain middleware llama", 0, &[]),
+        // They ask servers, which answer otherwise without a key.
+        ("explain container cloud", 64, &[server]),
+        ("explain model llama", 64, &[server]),
+        ("explain request http://host/v1/models", 64, &[server]),
+        ("render", 64, &[server]),
+        ("alerts test", 64, &[webhook]),
+        ("check", 64, &[server, webhook]),
+        ("serve", 64, &[server, webhook]),
+    ] {
+        let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+        let output = command.current_dir(folder.path()).args(arguments.split(' ')).output().expect("it runs");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments}: {told}");
+        for unread in [server, webhook] {
+            let (is_error, is_note) =
+                (told.contains(&format!("\n  {unread}")), told.contains(&format!("note: {unread}")));
+            let expected = (needed.contains(&unread), status == 0);
+            assert_eq!((is_error, is_note), expected, "{arguments}, {unread}: {told}");
+        }
+    }
+}
+
 #[test]
 fn all_errors_are_told_together() {
     let told = message(&check("listen: { admin: nowhere }\nlog: { format: xml }\nkyes: []\n", &[]));

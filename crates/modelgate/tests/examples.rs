@@ -543,7 +543,8 @@ fn every_recipe_leaves_no_door_beside_modelgate() {
     let examples = fs::read_dir(root.join("examples")).expect("the examples").flatten();
     let examples =
         examples.filter(|entry| entry.path().is_dir()).map(|entry| entry.path().join("compose.yaml"));
-    let others = ["deploy/compose.yaml", "examples/gateway.yaml"].map(|file| root.join(file));
+    let others =
+        ["deploy/compose.yaml", "deploy/swarm.yaml", "examples/gateway.yaml"].map(|file| root.join(file));
     for file in examples.chain(others) {
         let text = fs::read_to_string(&file).expect("a Compose file");
         let lines: Vec<&str> = text.lines().map(|line| line.split('#').next().unwrap_or_default()).collect();

@@ -74,18 +74,35 @@ async fn a_router_of_ones_own_with_our_middleware() {
     }
 }
 
+/// What `modelgate explain middleware --yaml` prints, below `http`.
+fn explained(modelgate: &Modelgate, version: &str) -> String {
+    let requests = modelgate.requests_url();
+    let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+    command
+        .args(["explain", "middleware", "llama-embed", "--yaml"])
+        .env("MODELGATE_TRAEFIK_VERSION", version);
+    command.env("MODELGATE_LISTEN_REQUESTS", requests.trim_start_matches("https://"));
+    let output = command.output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let (note, yaml) = text.split_once("\nhttp:\n").unwrap_or_else(|| panic!("{text}"));
+    assert!(note.contains("listen.requests"), "{note}");
+    yaml.to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_middleware_of_ones_own_with_our_address_and_a_model() {
     let sim = Sim::start("mine", &["llama-embed"]);
     for version in ["3.0.4", "3.3.6", "3.5.3", "3.6.2", "3.6.15", "3.7.0", NEWEST] {
         let forwards_body = !version.starts_with("3.0");
         let dynamic = |modelgate: &Modelgate| {
-            let body = if forwards_body { "" } else { "&body=none&single_model" };
-            let address = format!("{}/auth?model=llama-embed{body}", modelgate.requests_url());
-            let forward = if forwards_body { "\n        forwardBody: true" } else { "" };
+            if forwards_body {
+                return format!("{}{}", router("check", &sim), explained(modelgate, version));
+            }
+            let address =
+                format!("{}/auth?model=llama-embed&body=none&single_model", modelgate.requests_url());
             format!(
                 "{}  middlewares:\n    check:\n      forwardAuth:\n        address: {address:?}\n        tls: {{ \
-                 insecureSkipVerify: true }}\n        authResponseHeaders: [Authorization, X-Inference-Consumer]{forward}\n",
+                 insecureSkipVerify: true }}\n        authResponseHeaders: [Authorization, X-Inference-Consumer]\n",
                 router("check", &sim)
             )
         };

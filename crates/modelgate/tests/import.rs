@@ -69,12 +69,12 @@ fn kongs_consumers() {
         "left out: key production-app-3: another one is the same API key",
         "left out: keyauth_credentials[2]: it names no consumer",
         "disabled: consumer late: the file has its keys, and does not have the consumer",
-        "service llm-inference: its rate-limiting is taken over as the limit of each consumer that has none",
+        "differs: service llm-inference: its rate-limiting is taken over as the limit of each consumer that has none",
         "route chat: its rate-limiting",
         "plugins: its rate-limiting",
         "disabled: consumers[4] team data science: its group \"gold\", which the file does not have",
         "disabled: consumers[4] team data science: its plugin acl",
-        "left out: consumers[4].keyauth_credentials[0]: its ttl; the key expires 2",
+        "differs: consumers[4].keyauth_credentials[0]: its ttl counts from when the file was written: the key expires 2",
         "left out: consumers[4].keyauth_credentials[1]: its key stands elsewhere",
         "disabled: consumers[5] slow: its rate-limiting: its limit per minute, which is not 1 or more",
         "keys disabled by rate-limiting: 1; --without rate-limiting takes them over as if it were not there",
@@ -150,7 +150,7 @@ fn litellms_keys() {
         "keys[5]: its expiry",
         "keys[6]: only its token is there",
         "keys[7]: its rpm_limit is 0",
-        "left out: keys.json: keys[8] rich: its tpm_limit, which is more than can be written",
+        "differs: keys.json: keys[8] rich: its tpm_limit, which is more than can be written",
         "disabled: keys.json: keys[8] rich: its metadata's model_rpm_limit",
         "they have 9 of 25 keys",
         "keys: 4; append",
@@ -209,7 +209,7 @@ fn a_key_that_kong_does_not_let_everywhere_is_taken_over_disabled() {
         "consumers[0] listed: its acls",
         "consumers[1] listed-elsewhere: its acls",
         "consumers[2] referred: its acls",
-        "consumers[3] off: it is not enabled; its keys are taken over disabled",
+        "disabled: consumers[3] off: it is not enabled; its keys are taken over disabled",
         "consumers[3] off: its acls",
         "keys disabled by acl: 5",
         "consumers[4].keyauth_credentials[1]: it is not enabled; the key is taken over disabled",
@@ -233,4 +233,71 @@ fn a_file_of_another_kind_is_refused() {
     assert!(status == Some(1) && told.contains("several files of Kong's"), "{told}");
     let (status, _, told) = folder.run(&["keys", "import", "--from", "kong", "nowhere.yml"]);
     assert!(status == Some(1) && told.contains("nowhere.yml: No such file"), "{told}");
+}
+
+/// What is spent in LiteLLM counts in the running period, once, and rows that are wrong are named.
+#[test]
+fn what_is_spent_of_litellms_budgets_is_taken_over() {
+    let folder = Folder::new();
+    folder.write(
+        "modelgate.yaml",
+        "docker: { enabled: false }\nstate_dir: state\ntime_zone: UTC\nprices: { currency: EUR, models: [{ match: \"*\", prompt: 1 }] }\n",
+    );
+    let token = |key: &str| access::KeyDigest::of(key).to_hex();
+    let answer = json!({
+        "keys": [
+            { "token": token("a"), "key_alias": "monthly", "team_id": "research", "max_budget": 10.0, "budget_duration": "30d",
+              "spend": 2.5000000004, "budget_reset_at": "2099-01-01T00:00:00+00:00" },
+            { "token": token("b"), "key_alias": "over", "max_budget": 5, "budget_duration": "1d", "spend": 4.0,
+              "budget_reset_at": "2020-01-01T00:00:00Z" },
+            { "token": token("c"), "key_alias": "ever", "max_budget": 5, "spend": "1.25" },
+            { "token": token("d"), "key_alias": "odd", "max_budget": 5, "spend": "a lot", "budget_duration": "7d",
+              "budget_reset_at": "soon" },
+            { "token": token("e"), "key_alias": "free", "spend": 7.5 },
+        ],
+        "teams": [{ "team_id": "research", "team_alias": "research", "models": [], "max_budget": 100, "spend": 30.75 }],
+    });
+    folder.write("keys.json", &answer.to_string());
+    let import = ["keys", "import", "--from", "litellm", "keys.json"];
+    let (status, yaml, told) = folder.run(&import);
+    assert_eq!(status, Some(0), "{told}");
+    assert!(
+        told.contains(
+            "left out: key monthly: 2.500000001 of its budget is spent; only --store takes that over"
+        ),
+        "{told}"
+    );
+    assert!(!yaml.contains("spen"), "{yaml}");
+    let (status, _, told) = folder.run(&[&import[..], &["--store"]].concat());
+    assert_eq!(status, Some(0), "{told}");
+    for part in [
+        "spent already: consumer research: 30.75 of its budget",
+        "spent already: key monthly: 2.500000001 of its budget; the budget begins anew at ",
+        " here, and at 2099-01-01T00:00:00Z there",
+        "left out: key over: 4 was spent in a period that is over there",
+        "spent already: key ever: 1.25 of its budget",
+        "odd: its spend (\"a lot\") is no amount from 0 to 1000000000",
+        "odd: its budget_reset_at (\"soon\") is no time in UTC",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!told.contains("7.5"), "a key without a budget: {told}");
+    let spent = |of: [&str; 2], per| {
+        let show = [&["budgets", "show", "--json", "--per", per][..], &of].concat();
+        let (status, json, told) = folder.run(&show);
+        assert_eq!(status, Some(0), "{told}");
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        json["spent"].as_str().expect("an amount").to_owned()
+    };
+    for _ in 0..2 {
+        assert_eq!(spent(["--key", "monthly"], "month"), "2.500000001");
+        assert_eq!(spent(["--key", "over"], "day"), "0");
+        assert_eq!(spent(["--key", "ever"], "ever"), "1.25");
+        assert_eq!(spent(["--consumer", "research"], "ever"), "30.75");
+        // A second time nothing is counted again.
+        let (status, _, told) = folder.run(&[&import[..], &["--store"]].concat());
+        assert!(status == Some(0) && !told.contains("spent already"), "{told}");
+    }
+    let (_, audit, _) = folder.run(&["audit"]);
+    assert_eq!(audit.matches("budget spent elsewhere").count(), 3, "{audit}");
 }

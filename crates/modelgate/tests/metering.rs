@@ -44,7 +44,7 @@ impl Receiver {
         let port = listener.local_addr().expect("an address").port();
         let (sender, queue) = mpsc::channel(1_000);
         let (stop, stopped) = watch::channel(false);
-        tokio::spawn(otlp_receiver::serve(listener, Reception::new(None, sender), stopped));
+        tokio::spawn(otlp_receiver::serve(listener, Reception::new(None, sender, None), stopped));
         Self { port, queue, spans: Vec::new(), records: Vec::new(), _stop: stop }
     }
 

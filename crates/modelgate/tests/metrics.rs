@@ -13,7 +13,7 @@ use access::Policy;
 use catalogue::{
     Catalogue, ModelCard, ModelName, Publisher, ServerRecord, ServerSpec, ServerState, ServerUrl,
 };
-use common::{KEY, NEWEST, Stack, chat, openmetrics::Exposition, refusal, stack};
+use common::{KEY, NEWEST, Stack, chat, config, openmetrics::Exposition, refusal, stack, stack_of};
 use testkit::{
     Stopwatch, eventually, need,
     sim::Sim,
@@ -70,7 +70,12 @@ async fn scrape(stack: &Stack) -> (String, Exposition) {
 async fn requests_are_counted_by_decision_and_reason() {
     let sim = Sim::start("a", &["llama", "qwen"]);
     let models = "models:\n  - { match: \"qwen\", limit: { requests_per_hour: 1, burst: 2 } }\n";
-    let Some(stack) = stack(NEWEST, &[&sim], models).await else { return };
+    // Keys have other names than their consumers.
+    let config = ["alice", "bob"].iter().fold(config(&[&sim], models), |config, name| {
+        config.replace(&format!("name: {name}, consumer"), &format!("name: {name}s-laptop, consumer"))
+    });
+    assert!(config.contains("name: alices-laptop, consumer: alice"), "{config}");
+    let Some(stack) = stack_of(NEWEST, &config).await else { return };
     stack.wait_for("llama").await;
     let (_, before) = scrape(&stack).await;
     let stopwatch = Stopwatch::start();
@@ -84,7 +89,7 @@ async fn requests_are_counted_by_decision_and_reason() {
     assert_eq!(refusal(stack.client.post(&url).json(&chat("llama"))).await.0, 401);
     assert_eq!(refusal(stack.client.post(&url).bearer_auth("mg-wrong").json(&chat("llama"))).await.0, 401);
     assert_eq!(stack.chat("a-secret-project").await.status(), 404);
-    let (text, after) = scrape(&stack).await;
+    let (_, after) = scrape(&stack).await;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs_f64();
     let more = |family: &str, end: &str, labels: &[(&str, &str)]| {
         after.value(family, end, labels) - before.value(family, end, labels)
@@ -117,9 +122,26 @@ async fn requests_are_counted_by_decision_and_reason() {
     let polled = after.value("modelgate_traefik_last_poll_seconds", "", &[("address", "127.0.0.1")]);
     let age = now - polled - stopwatch.held_up().as_secs_f64();
     assert!((-1.0..6.0).contains(&age), "polled {age} s ago");
-    for private in [KEY, "mg-", "alice", "a-secret-project"] {
+    names_stand_only_where_they_may(&stack, after.value("modelgate_requests", "_total", &ALLOWED)).await;
+}
+
+const ALLOWED: [(&str, &str); 2] = [("decision", "allowed"), ("reason", "")];
+
+/// Consumers have series of their own, and are in no others. Keys, and names that no model has, are in none.
+async fn names_stand_only_where_they_may(stack: &Stack, allowed: f64) {
+    // What is counted of each consumer follows ten times a second.
+    let text = eventually(Duration::from_secs(60), || async {
+        let (text, read) = scrape(stack).await;
+        let labels: Vec<_> = [("consumer", "alice")].into_iter().chain(ALLOWED).collect();
+        (read.value("modelgate_consumer_decisions", "_total", &labels) == allowed).then_some(text)
+    })
+    .await;
+    for private in [KEY, "mg-", "a-secret-project", "alices-laptop", "bobs-laptop"] {
         assert!(!text.contains(private), "{private}:\n{text}");
     }
+    let others = text.lines().filter(|line| !line.starts_with("modelgate_consumer_"));
+    let told: Vec<_> = others.filter(|line| line.contains("alice") || line.contains("bob")).collect();
+    assert!(told.is_empty(), "{told:?}");
 }
 
 #[tokio::test]
@@ -149,6 +171,7 @@ impl Served {
         let settings = Settings {
             trusted_networks: Vec::new(),
             traefik: traefik_config::RenderOptions { version, ..Default::default() },
+            version_is_given: true,
             advertise: None,
             hold: Duration::from_millis(4_500),
             telemetry: None,

@@ -175,7 +175,7 @@ async fn lists_name_them_and_show_the_rest(place: &TestStore, modelgate: &Modelg
     for (kind, rest, bad) in [
         ("keys", &["golden", "good", "in-file", "of-sick"][..], "bad"),
         ("plans", &["file-plan"], "gold"),
-        ("consumers", &["file-team"], "sick"),
+        ("consumers", &["bad", "file-team", "golden", "good"], "sick"),
     ] {
         let (code, stdout, told) = place.run(&[kind, "list", "--json"]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The middleware that README has operators write as labels: as it stands there, through Traefik's Docker provider.
+//! The middleware that the book has operators write as labels: as it stands there, through Traefik's Docker provider.
 
 mod common;
 
@@ -15,13 +15,12 @@ use testkit::{
 
 type Labels = BTreeMap<String, String>;
 
-/// Of all labels in README's section about routers of one's own: `traefik.… : value`, as YAML has it.
-fn readme_labels() -> Labels {
-    let readme =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).expect("README");
-    let section = readme.split_once("## Routers of your own").expect("the section").1;
-    let section = section.split_once("\n## ").expect("the next one").0;
-    labels(section.lines())
+/// All labels in the section about routers of one's own: `traefik.… : value`, as YAML has it.
+fn labels_of_the_book() -> Labels {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/traefik.md"));
+    let page = page.expect("docs/traefik.md");
+    let section = page.split_once("## Routers of your own").expect("the section").1;
+    labels(section.split("\n## ").next().unwrap_or_default().lines())
 }
 
 /// `modelgate explain middleware`, which prints the same for a version.
@@ -51,12 +50,12 @@ fn of_middleware(labels: &Labels) -> Vec<(&str, &str)> {
     all.filter(|(name, _)| name.starts_with("traefik.http.middlewares.check.")).collect()
 }
 
-/// They say what is rendered for `modelgate@http`: where that changes, README must.
+/// They say what is rendered for `modelgate@http`: where that changes, the book must.
 #[test]
-fn readme_has_what_the_program_prints() {
-    let (readme, explained) = (readme_labels(), explained_labels("3.3.0"));
-    assert_eq!(of_middleware(&readme), of_middleware(&explained), "modelgate explain middleware embeddings");
-    assert!(of_middleware(&readme).len() >= 6, "{readme:?}");
+fn the_book_has_what_the_program_prints() {
+    let (book, explained) = (labels_of_the_book(), explained_labels("3.3.0"));
+    assert_eq!(of_middleware(&book), of_middleware(&explained), "modelgate explain middleware embeddings");
+    assert!(of_middleware(&book).len() >= 6, "{book:?}");
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/own-router/compose.yaml");
     let example = std::fs::read_to_string(example).expect("the example");
     assert_eq!(of_middleware(&labels(example.lines())), of_middleware(&explained), "examples/own-router");
@@ -68,13 +67,13 @@ async fn no_key_and_nothing_made_up_gets_to_the_server() {
         return;
     }
     let Some(image) = need(docker::sim_image().await, "the image of the simulated server") else { return };
-    let readme = readme_labels();
+    let book = labels_of_the_book();
     for version in ["3.0.4", "3.3.6", "3.6.2", NEWEST] {
         let Some(binary) = need(traefik_binary(version), &format!("Traefik {version}")) else { continue };
         let mut modelgate = start_modelgate(version).await;
         modelgate.wait_ready().await;
         // Before 3.3 the lines are others; the router stays.
-        let mut labels = readme.clone();
+        let mut labels = book.clone();
         if version == "3.0.4" {
             labels.retain(|name, _| !name.starts_with("traefik.http.middlewares."));
             labels.extend(explained_labels("3.0.0"));

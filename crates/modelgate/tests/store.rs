@@ -531,6 +531,7 @@ async fn a_model_that_was_there_before_a_restart_is_waited_for_and_no_other() {
             (names == ["fast", "llama"]).then_some(())
         })
         .await;
+        assert_eq!(store.own_model_name("fast").await.expect("a name").as_deref(), Some("llama"));
         modelgate.stop().await;
         sim.stop().await;
 
@@ -557,10 +558,15 @@ async fn a_model_that_was_there_before_a_restart_is_waited_for_and_no_other() {
 
         // What was not seen for days is forgotten, and of too many names the oldest.
         let later = SystemTime::now() + Duration::from_secs(10);
-        store.note_model_names(&["new", "newer"], later, Duration::from_secs(1), 9).await.expect("noted");
+        store
+            .note_model_names(&[("new", "new"), ("newer", "new")], later, Duration::from_secs(1), 9)
+            .await
+            .expect("noted");
         assert_eq!(store.model_names(SystemTime::UNIX_EPOCH, 9).await.expect("names"), ["new", "newer"]);
+        assert_eq!(store.own_model_name("newer").await.expect("a name").as_deref(), Some("new"));
+        assert_eq!(store.own_model_name("new").await.expect("a name"), None);
         let last = later + Duration::from_secs(1);
-        store.note_model_names(&["newer"], last, Duration::from_secs(60), 1).await.expect("noted");
+        store.note_model_names(&[("newer", "new")], last, Duration::from_secs(60), 1).await.expect("noted");
         assert_eq!(store.model_names(SystemTime::UNIX_EPOCH, 9).await.expect("names"), ["newer"]);
     }
 }

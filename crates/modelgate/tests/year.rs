@@ -95,9 +95,17 @@ async fn fill_postgres(postgres: &Postgres, url: &str) {
     postgres.ask(url, "ANALYZE").await;
 }
 
-/// The statements by which the migration sums up what is there.
-fn sums() -> &'static str {
-    &SUMS[SUMS.find("INSERT INTO usage_months").expect("it sums up")..]
+/// The statements by which the migration sums up what is there. The tables have got further columns since.
+fn sums() -> String {
+    const NUMBERS: &str = "model, requests, refused, errors, aborted, milliseconds, prompt, cached, completion, exact, measured,
+        tokens, cost, last_used";
+    let mut statements = SUMS[SUMS.find("INSERT INTO usage_months").expect("it sums up")..].to_owned();
+    for (table, time) in [("usage_months", "month"), ("usage_models", "day"), ("usage_model_months", "month")]
+    {
+        let columns = format!("INSERT INTO {table} ({time}, key_name, consumer, {NUMBERS})\nSELECT");
+        statements = statements.replace(&format!("INSERT INTO {table}\nSELECT"), &columns);
+    }
+    statements
 }
 
 #[expect(clippy::print_stdout, reason = "figures for whoever reads the test's output")]

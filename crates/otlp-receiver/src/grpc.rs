@@ -24,7 +24,8 @@ use tonic::{
 };
 
 use crate::{
-    http::{BODY_TIME, MAX_MESSAGE, Signal, success_message},
+    export::{Format, Signal},
+    http::{BODY_TIME, MAX_MESSAGE, success_message},
     protobuf,
     reception::Reception,
 };
@@ -97,7 +98,10 @@ impl UnaryService<Bytes> for Export {
             Signal::Logs => protobuf::records(&message),
         };
         ready(match found {
-            Ok(found) => Ok(tonic::Response::new(success_message(self.reception.take(found, self.sender)))),
+            Ok(found) => {
+                self.reception.pass_on(self.sender, self.signal, Format::Protobuf, &message);
+                Ok(tonic::Response::new(success_message(self.reception.take(found, self.sender))))
+            }
             Err(_) => Err(Status::invalid_argument("the message cannot be read")),
         })
     }

@@ -9,13 +9,11 @@ use axum::{
     routing::post,
 };
 use flate2::bufread::MultiGzDecoder;
-use metering::Receipt;
 use tokio::time::timeout;
 use tracing::debug;
 
 use crate::{
-    found::Found,
-    json, protobuf,
+    export::{self, Format, Signal},
     reception::Reception,
     wire::{put_bytes, put_varint},
 };
@@ -28,30 +26,6 @@ pub(crate) const MAX_MESSAGE: usize = 8 * 1024 * 1024;
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(10);
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// What is exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// Spans, from inference servers.
-    Traces,
-    /// Records of requests, from Traefik.
-    Logs,
-}
-
-/// How it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// `application/x-protobuf`.
-    Protobuf,
-    /// `application/json`.
-    Json,
-}
-
-/// The receipts of a body, and the number of items that tell nothing about a request; `None` if it cannot be read. What the
-/// listener does with each body, without the listener.
-pub fn receipts(body: &[u8], signal: Signal, format: Format) -> Option<(Vec<Receipt>, u64)> {
-    read(body, signal, format).ok().map(|found| (found.receipts, found.others))
-}
 
 /// Why an export is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +77,10 @@ async fn receive(
         Refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 4 MiB, or has broken off");
     let body = body.await.map_err(|_| too_slow)?.map_err(|_| too_large)?;
     let body = if is_gzip { gunzip(&body)? } else { body };
-    Ok(reception.take(read(&body, signal, format)?, sender))
+    let found = export::read(&body, signal, format)
+        .ok_or(Refused(StatusCode::BAD_REQUEST, "the body cannot be read"))?;
+    reception.pass_on(sender, signal, format, &body);
+    Ok(reception.take(found, sender))
 }
 
 fn format(headers: &HeaderMap) -> Option<Format> {
@@ -134,17 +111,6 @@ fn gunzip(body: &[u8]) -> Result<Bytes, Refused> {
         ..=MAX_MESSAGE => Ok(message.into()),
         _ => Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, "the decompressed body is larger than 8 MiB")),
     }
-}
-
-fn read(body: &[u8], signal: Signal, format: Format) -> Result<Found, Refused> {
-    let found = match (format, signal) {
-        (Format::Protobuf, Signal::Traces) => protobuf::spans(body).ok(),
-        (Format::Protobuf, Signal::Logs) => protobuf::records(body).ok(),
-        // The error is not logged: it may quote what the body holds.
-        (Format::Json, Signal::Traces) => json::spans(body).ok(),
-        (Format::Json, Signal::Logs) => json::records(body).ok(),
-    };
-    found.ok_or(Refused(StatusCode::BAD_REQUEST, "the body cannot be read"))
 }
 
 /// `ExportTraceServiceResponse` or `ExportLogsServiceResponse`, which have the same form: `partial_success = 1`, of which

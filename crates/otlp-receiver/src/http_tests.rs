@@ -38,7 +38,7 @@ struct Receiver {
 impl Receiver {
     fn new(token: Option<&str>, capacity: usize) -> Self {
         let (sender, queue) = mpsc::channel(capacity);
-        let reception = Reception::new(token.map(TokenDigest::of), sender);
+        let reception = Reception::new(token.map(TokenDigest::of), sender, None);
         Self { router: router(Arc::clone(&reception)), reception, queue }
     }
 

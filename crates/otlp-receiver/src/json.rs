@@ -99,21 +99,26 @@ struct Attribute<'b> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AnyValue<'b> {
-    #[serde(default, borrow)]
-    string_value: Cow<'b, str>,
+    #[serde(borrow)]
+    string_value: Option<BorrowedText<'b>>,
     int_value: Option<Number>,
     double_value: Option<f64>,
 }
 
 impl AnyValue<'_> {
     fn value(&self) -> Value<'_> {
-        match (self.int_value, self.double_value) {
-            (Some(Number(number)), _) => Value::Whole(number),
-            (None, Some(number)) => Value::Fraction(number),
-            (None, None) => Value::Text(&self.string_value),
+        match (&self.string_value, self.int_value, self.double_value) {
+            (_, Some(Number(number)), _) => Value::Whole(number),
+            (_, None, Some(number)) => Value::Fraction(number),
+            (Some(text), None, None) => Value::Text(&text.0),
+            (None, None, None) => Value::Other,
         }
     }
 }
+
+/// Within an `Option`, serde would copy a plain `Cow`.
+#[derive(Deserialize)]
+struct BorrowedText<'b>(#[serde(borrow)] Cow<'b, str>);
 
 /// A 64-bit number, as a text or a number. Numbers out of range become -1, which no field in use accepts.
 #[derive(Clone, Copy, Default)]

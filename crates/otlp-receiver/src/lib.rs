@@ -10,10 +10,13 @@
 //! Spans may hold prompts. Bodies are read item by item, and of each item only the attributes in use: nothing else is
 //! kept or logged. So the memory that a body needs is bounded by its size.
 //!
+//! If the operator wants that, each body that could be read is passed on as it came (`PassOn`).
+//!
 //! An export is answered at once. If the queue is full, receipts are dropped and counted, and the answer says how many.
 
 mod admission;
 mod connections;
+mod export;
 mod found;
 mod grpc;
 mod http;
@@ -31,6 +34,6 @@ mod http_tests;
 #[cfg(test)]
 mod tests;
 
-pub use self::http::{Format, Signal, receipts};
+pub use export::{Format, Signal, receipts};
 pub use listener::serve;
-pub use reception::{Counts, Reception, TokenDigest};
+pub use reception::{Counts, PassOn, Reception, TokenDigest};

@@ -71,7 +71,7 @@ fn read_attribute(attribute: &[u8], draft: &mut impl Draft) -> Result<(), Malfor
     for field in Fields::of(attribute) {
         match field? {
             (1, Field::Bytes(bytes)) => key = std::str::from_utf8(bytes).map_err(|_| Malformed)?,
-            (2, Field::Bytes(bytes)) => value = any_value(bytes)?,
+            (2, Field::Bytes(bytes)) => value = any_value(bytes, value)?,
             _ => {}
         }
     }
@@ -79,16 +79,18 @@ fn read_attribute(attribute: &[u8], draft: &mut impl Draft) -> Result<(), Malfor
     Ok(())
 }
 
-/// An `AnyValue`: `string_value = 1`, `int_value = 3`, `double_value = 4`.
-fn any_value(message: &[u8]) -> Result<Value<'_>, Malformed> {
-    let mut value = Value::Other;
+/// An `AnyValue`: `string_value = 1`, `int_value = 3`, `double_value = 4`; the last of its fields counts. A message that comes twice
+/// is put together, and fields that are not known are skipped
+/// (<https://protobuf.dev/programming-guides/encoding/#last-one-wins>).
+fn any_value<'b>(message: &'b [u8], mut value: Value<'b>) -> Result<Value<'b>, Malformed> {
     for field in Fields::of(message) {
         value = match field? {
             (1, Field::Bytes(text)) => std::str::from_utf8(text).map_or(Value::Other, Value::Text),
             // Protobuf's int64 is its two's complement.
             (3, Field::Varint(bits)) => Value::Whole(bits.cast_signed()),
             (4, Field::Fixed64(bits)) => Value::Fraction(f64::from_bits(bits)),
-            _ => Value::Other,
+            (1..=8, _) => Value::Other,
+            _ => value,
         };
     }
     Ok(value)

@@ -10,12 +10,17 @@ use std::{
 };
 
 use ::http::{HeaderMap, header::AUTHORIZATION};
+use bytes::Bytes;
 use metering::{Receipt, Trust};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::mpsc;
 
-use crate::{admission::Admission, found::Found};
+use crate::{
+    admission::Admission,
+    export::{Format, Signal},
+    found::Found,
+};
 
 /// The SHA-256 of the bearer token. The token itself is not kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -79,20 +84,42 @@ impl Counts {
     }
 }
 
+/// Where exports are passed on. Called for each that could be read, with its message as it came, not compressed; must not wait.
+pub type PassOn = Box<dyn Fn(Signal, Format, Bytes) + Send + Sync>;
+
 /// Takes exports, and puts their receipts into a queue.
-#[derive(Debug)]
 pub struct Reception {
     token: Option<TokenDigest>,
     queue: mpsc::Sender<Receipt>,
+    pass_on: Option<PassOn>,
     counts: Counts,
     pub(crate) admission: Admission,
 }
 
+impl fmt::Debug for Reception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reception").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
 impl Reception {
-    /// `token` is what proves a sender. The queue's capacity bounds how many receipts wait.
-    pub fn new(token: Option<TokenDigest>, queue: mpsc::Sender<Receipt>) -> Arc<Self> {
+    /// `token` is what proves a sender. The queue's capacity bounds how many receipts wait. With a token only what comes from those
+    /// who have it is passed on.
+    pub fn new(
+        token: Option<TokenDigest>,
+        queue: mpsc::Sender<Receipt>,
+        pass_on: Option<PassOn>,
+    ) -> Arc<Self> {
         let admission = Admission::new(Instant::now());
-        Arc::new(Self { token, queue, counts: Counts::default(), admission })
+        Arc::new(Self { token, queue, pass_on, counts: Counts::default(), admission })
+    }
+
+    /// Passes an export on, if the operator wants that.
+    pub(crate) fn pass_on(&self, sender: Trust, signal: Signal, format: Format, message: &Bytes) {
+        let is_known = self.token.is_none() || sender == Trust::Proven;
+        if let Some(pass_on) = self.pass_on.as_ref().filter(|_| is_known) {
+            pass_on(signal, format, message.clone());
+        }
     }
 
     /// What came so far.

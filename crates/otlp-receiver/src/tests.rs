@@ -198,6 +198,55 @@ fn numbers_that_cannot_be_are_no_numbers() {
     }
 }
 
+/// Found by the fuzz target `otlp_json`: in JSON a value of another kind was an empty text, and so the name of a server.
+#[test]
+fn a_value_of_another_kind_is_none_however_it_is_written() {
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
+    let mut message = ExportLogsServiceRequest::decode(TRAEFIK_TRACEPARENT).expect("records");
+    for kind in [None, Some(Value::BoolValue(true)), Some(Value::BytesValue(b"x".to_vec()))] {
+        for record in message.resource_logs.iter_mut().flat_map(|logs| &mut logs.scope_logs) {
+            let attributes = record.log_records.iter_mut().flat_map(|record| &mut record.attributes);
+            for server in attributes.filter(|attribute| attribute.key == "ServiceURL") {
+                server.value = Some(AnyValue { value: kind.clone() });
+            }
+        }
+        let (records, _) = records(&message.encode_to_vec());
+        assert!(records.iter().all(|record| record.server.is_none()), "{kind:?}");
+    }
+}
+
+/// Found by the fuzz target `otlp_protobuf`: a field that only newer versions know took the value away.
+#[test]
+fn fields_of_newer_versions_are_skipped_and_a_message_in_two_parts_is_one() {
+    let attribute = |value: &[&[u8]]| {
+        let key = b"\x0a\x0eOriginDuration".to_vec();
+        value.iter().fold(key, |all, part| [&all[..], &[0x12, part.len() as u8], part].concat())
+    };
+    let message = ExportLogsServiceRequest::decode(TRAEFIK).expect("records");
+    let record = &message.resource_logs[0].scope_logs[0].log_records[0];
+    let duration = |attribute: Vec<u8>| {
+        let mut record = record.clone();
+        record.attributes.retain(|attribute| attribute.key != "OriginDuration");
+        let mut record = record.encode_to_vec();
+        record.extend([&[0x32, attribute.len() as u8], &attribute[..]].concat());
+        let within = |field: u8, message: Vec<u8>| {
+            let mut all = vec![field];
+            prost::encode_length_delimiter(message.len(), &mut all).expect("room");
+            all.extend(message);
+            all
+        };
+        let (records, _) = records(&within(0x0a, within(0x12, within(0x12, record))));
+        records[0].server_duration.as_nanos()
+    };
+    let (int, bool, unknown): (&[u8], &[u8], &[u8]) = (b"\x18\x07", b"\x10\x01", b"\x48\x01");
+    assert_eq!(duration(attribute(&[int])), 7);
+    assert_eq!(duration(attribute(&[&[int, unknown].concat()])), 7);
+    assert_eq!(duration(attribute(&[int, unknown])), 7);
+    assert_eq!(duration(attribute(&[int, b""])), 7);
+    assert_eq!(duration(attribute(&[&[int, bool].concat()])), 0);
+    assert_eq!(duration(attribute(&[int, bool])), 0);
+}
+
 /// Found by the fuzz target `otlp_protobuf`: in protobuf a time of 2^63 and more made an answer last for centuries, in JSON it was
 /// no time.
 #[test]

@@ -12,6 +12,7 @@
 //! Threads that write at the same time may lose a block or miscount by one. It is a belief: the server itself decides what it has.
 
 use std::{
+    hint::black_box,
     iter,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
@@ -21,6 +22,10 @@ const EPOCHS: u32 = 1_024;
 /// How many epochs the capacity is made of.
 const SHARES: u32 = 32;
 const WAYS: usize = 8;
+/// With at least this many servers, their tables do not fit into a processor's own caches.
+const MANY: usize = 32;
+/// As many reads as a processor has under way, or somewhat more.
+const FETCHED_AT_ONCE: usize = 16;
 
 /// The blocks that a server is believed to have.
 #[derive(Debug)]
@@ -34,6 +39,31 @@ pub struct Belief {
     horizon: AtomicU32,
     capacity: AtomicU32,
     most: u32,
+}
+
+/// Looks for the first block that a server does not have.
+#[derive(Debug, Clone, Copy)]
+struct Search {
+    low: usize,
+    high: usize,
+    all: usize,
+}
+
+impl Search {
+    fn of(blocks: &[u64]) -> Self {
+        Self { low: 0, high: blocks.len(), all: blocks.len() }
+    }
+
+    /// The block to look for next; `None` at the end. Near the beginning first: most prompts share either nothing, or nearly
+    /// everything.
+    fn place(&self) -> Option<usize> {
+        let first = self.low == 0 && self.high == self.all;
+        (self.low < self.high).then(|| if first { 0 } else { self.low + (self.high - self.low) / 2 })
+    }
+
+    fn found(&mut self, place: usize, has: bool) {
+        if has { self.low = place + 1 } else { self.high = place }
+    }
 }
 
 /// Each slot: the upper half of a hash, then an epoch.
@@ -67,10 +97,9 @@ impl Belief {
         self.most
     }
 
-    /// Sets it, to at most one and a half of the size with which the belief was made: what waits in the server's queue is not in
-    /// its cache yet, but will be, and comes on top. Whatever is then too much is forgotten with the next epoch.
+    /// Sets it, to at most the size with which the belief was made. Whatever is then too much is forgotten with the next epoch.
     pub fn set_capacity(&self, blocks: u32) {
-        self.capacity.store(blocks.clamp(SHARES, self.most + self.most / 2), Relaxed);
+        self.capacity.store(blocks.clamp(SHARES, self.most), Relaxed);
     }
 
     /// The memory that it takes, in bytes.
@@ -80,19 +109,47 @@ impl Belief {
 
     /// How many of these blocks, from the first on, the server is believed to have.
     pub fn cached(&self, blocks: &[u64]) -> usize {
-        let horizon = self.horizon.load(Relaxed);
-        // A block that found its bucket full is missing although the next ones are there; so two are looked for.
-        let has = |place: usize| {
-            self.has(blocks[place], horizon)
-                || blocks.get(place + 1).is_some_and(|next| self.has(*next, horizon))
-        };
-        let (mut low, mut high) = (0, blocks.len());
-        while low < high {
-            // Near the beginning first: most prompts share either nothing, or nearly everything.
-            let middle = if low == 0 && high == blocks.len() { 0 } else { low + (high - low) / 2 };
-            if has(middle) { low = middle + 1 } else { high = middle }
+        let mut search = Search::of(blocks);
+        while let Some(place) = search.place() {
+            search.found(place, self.has_near(blocks, place));
         }
-        low
+        search.low
+    }
+
+    /// The same for several servers at once, in the time that memory takes for a few: their tables are asked for together.
+    pub fn cached_at_each<'b>(beliefs: impl Iterator<Item = &'b Self> + Clone, blocks: &[u64]) -> Vec<usize> {
+        if beliefs.clone().count() < MANY {
+            return beliefs.map(|belief| belief.cached(blocks)).collect();
+        }
+        let mut searches: Vec<Search> = beliefs.clone().map(|_| Search::of(blocks)).collect();
+        loop {
+            let (mut fetched, mut is_open) = (0, false);
+            for (belief, place) in beliefs.clone().zip(&searches).filter_map(|(b, s)| Some((b, s.place()?))) {
+                is_open = true;
+                fetched ^= belief.fetch(blocks[place]);
+                fetched ^= blocks.get(place + 1).map_or(0, |next| belief.fetch(*next));
+            }
+            black_box(fetched);
+            if !is_open {
+                return searches.iter().map(|search| search.low).collect();
+            }
+            for (belief, search) in beliefs.clone().zip(&mut searches) {
+                if let Some(place) = search.place() {
+                    search.found(place, belief.has_near(blocks, place));
+                }
+            }
+        }
+    }
+
+    /// A block that found its bucket full is missing although the next ones are there; so two are looked for.
+    fn has_near(&self, blocks: &[u64], place: usize) -> bool {
+        let horizon = self.horizon.load(Relaxed);
+        self.has(blocks[place], horizon) || blocks.get(place + 1).is_some_and(|next| self.has(*next, horizon))
+    }
+
+    /// Reads a block's bucket, so that it is at hand. Reads that do not depend on each other are under way together.
+    fn fetch(&self, hash: u64) -> u64 {
+        self.bucket(hash).0[0].load(Relaxed)
     }
 
     fn bucket(&self, hash: u64) -> &Bucket {
@@ -110,8 +167,11 @@ impl Belief {
     /// The server reads these blocks now, and makes room for `answer` more that nobody knows yet.
     pub fn used(&self, blocks: &[u64], answer: u32) {
         let epoch = self.epoch.load(Relaxed);
-        for hash in blocks {
-            self.touch(*hash, epoch);
+        for blocks in blocks.chunks(FETCHED_AT_ONCE) {
+            black_box(blocks.iter().fold(0, |fetched, hash| fetched ^ self.fetch(*hash)));
+            for hash in blocks {
+                self.touch(*hash, epoch);
+            }
         }
         let count = self.count(epoch).fetch_add(answer, Relaxed) + answer;
         if count >= (self.capacity() / SHARES).max(1) {
@@ -179,12 +239,12 @@ fn epoch_of(slot: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::{collections::VecDeque, iter};
 
     use proptest::prelude::*;
     use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-    use super::Belief;
+    use super::{Belief, MANY};
 
     /// A prompt's blocks: `shared` of its family, then `own`.
     fn prompt(family: u64, shared: u64, own: u64, number: u64) -> Vec<u64> {
@@ -246,12 +306,16 @@ mod tests {
             requests in proptest::collection::vec((0..12_u64, 0..20_u64, 0..30_u64), 1..200),
             capacity in 300..600_u32,
         ) {
-            let belief = Belief::new(capacity);
+            let (belief, nothing) = (Belief::new(capacity), Belief::new(capacity));
             let (mut less, mut more) = (Exact::default(), Exact::default());
             let (mut asked, mut missing) = (0_usize, 0_usize);
             for (number, (family, shared, own)) in requests.iter().enumerate() {
                 let blocks = prompt(*family, *shared, *own, number as u64);
                 let believed = belief.cached(&blocks);
+                let many = iter::repeat_n(&belief, MANY).chain([&nothing]);
+                let at_each = Belief::cached_at_each(many.clone(), &blocks);
+                prop_assert_eq!(&at_each[..MANY], &[believed; MANY]);
+                prop_assert_eq!(at_each[MANY..].to_vec(), Belief::cached_at_each([&nothing].into_iter(), &blocks));
                 prop_assert!(believed <= more.cached(&blocks), "it remembers what is gone");
                 asked += blocks.len();
                 missing += less.cached(&blocks).saturating_sub(believed);

@@ -1,18 +1,23 @@
 //! The choice itself.
 
-use std::{cmp::Ordering, time::Duration};
+use std::time::Duration;
 
 use crate::{
+    belief::Belief,
     estimate::Estimate,
     prompt::Prompt,
-    server::{Server, weighed},
+    server::{Server, Speed, seconds, weighed},
 };
 
 /// The speed that is assumed while no server of the pool has been measured, in seconds per token.
 const UNMEASURED: f32 = 1.0 / 5_000.0;
 
-/// What is the longest queue, in requests, that counts.
+/// Longer queues count as this many requests.
 const LONGEST_QUEUE: f32 = 64.0;
+
+/// Servers of a pool are mostly alike, and measured speeds differ by chance. So a server counts as the pool's mean as long as it is
+/// at most so many times slower or faster.
+const ALIKE: f32 = 4.0;
 
 /// After this time a measured speed counts half, and the best of the pool the other half. So a server that was slow once is tried
 /// again.
@@ -35,13 +40,14 @@ pub struct Choice {
 pub fn choose<'s, I>(servers: I, prompt: &Prompt<'_>, now: Duration, turn: usize) -> Option<Choice>
 where
     I: IntoIterator<Item = &'s Server> + Clone,
-    I::IntoIter: ExactSizeIterator,
+    I::IntoIter: ExactSizeIterator + Clone,
 {
-    let best_speed = best_speed(servers.clone(), now);
-    let weight = 1.0 + shortest_queue(servers.clone(), best_speed, now);
+    let pool = Speeds::of(servers.clone().into_iter(), now);
+    let weight = 1.0 + shortest_queue(servers.clone(), &pool, now);
     let servers = servers.into_iter();
     let count = servers.len();
     let first = turn.checked_rem(count)?;
+    let cached = Belief::cached_at_each(servers.clone().map(Server::belief), prompt.blocks);
     let order = |choice: &Choice| {
         let Estimate { wait, read, steps, .. } = choice.estimate;
         (
@@ -51,39 +57,74 @@ where
         )
     };
     servers
+        .zip(cached)
+        .zip(&pool.own)
         .enumerate()
-        .map(|(place, server)| Choice { place, estimate: estimate(server, prompt, now, best_speed) })
+        .map(|(place, ((server, cached), own))| {
+            let estimate = expected(server, prompt, now, (cached, pool.of_server(*own)));
+            Choice { place, estimate }
+        })
         .min_by_key(order)
 }
 
-/// How many requests wait at the server of a pool that has the fewest. Whoever comes next goes there, so it is only this queue that
-/// a pool cannot avoid.
-fn shortest_queue<'s>(
-    servers: impl IntoIterator<Item = &'s Server>,
-    best_speed: Option<f32>,
-    now: Duration,
-) -> f32 {
-    let queue = |server: &Server| {
-        let speed = server.speed(now).map(|own| own.seconds_per_token).or(best_speed);
-        server.queue_length(speed.unwrap_or(UNMEASURED), now)
-    };
-    servers.into_iter().map(queue).fold(LONGEST_QUEUE, f32::min)
+/// How many requests wait at the server of a pool that has the fewest, if they are like those before. Whoever comes next goes there,
+/// so it is only this queue that a pool cannot avoid.
+fn shortest_queue<'s>(servers: impl IntoIterator<Item = &'s Server>, pool: &Speeds, now: Duration) -> f32 {
+    servers.into_iter().map(|server| server.queue_length(pool.mean, now)).fold(LONGEST_QUEUE, f32::min)
 }
 
-/// The best measured speed of a pool, in seconds per token.
-fn best_speed<'s>(servers: impl IntoIterator<Item = &'s Server>, now: Duration) -> Option<f32> {
-    let speeds = servers.into_iter().filter_map(|server| server.speed(now));
-    speeds.map(|speed| speed.seconds_per_token).min_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal))
+/// What is known of a pool's speeds, in seconds per token.
+struct Speeds {
+    /// The mean of all.
+    mean: f32,
+    /// Each server's own, as far as it is to be trusted.
+    own: Vec<Option<f32>>,
+}
+
+impl Speeds {
+    fn of<'s>(servers: impl Iterator<Item = &'s Server> + Clone, now: Duration) -> Self {
+        let speeds = servers.map(|server| server.speed(now));
+        let measured = speeds.clone().flatten().map(|speed| speed.seconds_per_token);
+        let Some(best) = measured.min_by(f32::total_cmp) else {
+            return Self { mean: UNMEASURED, own: vec![None; speeds.count()] };
+        };
+        let own: Vec<Option<f32>> = speeds.map(|own| Some(trusted(own?, best))).collect();
+        let (sum, count) =
+            own.iter().flatten().fold((0.0, 0.0_f32), |(sum, count), own| (sum + own, count + 1.0));
+        Self { mean: sum / count, own }
+    }
+
+    /// What is taken for the speed of a server with this one of its own.
+    fn of_server(&self, own: Option<f32>) -> f32 {
+        own.map_or(self.mean, |own| self.mean.clamp(own / ALIKE, own * ALIKE))
+    }
+}
+
+/// A measurement counts less the older it is; `best` is the best of the pool.
+fn trusted(own: Speed, best: f32) -> f32 {
+    let trust = (-own.age.as_secs_f32() / HALF_LIFE.as_secs_f32()).exp2();
+    own.seconds_per_token * trust + best * (1.0 - trust)
 }
 
 /// What is expected of one server; `best_speed` is that of its pool, in seconds per token, if any server is measured.
 pub fn estimate(server: &Server, prompt: &Prompt<'_>, now: Duration, best_speed: Option<f32>) -> Estimate {
-    let cached_tokens = prompt.tokens_of(server.belief().cached(prompt.blocks));
-    let seconds_per_token = server.speed(now).map_or(best_speed.unwrap_or(UNMEASURED), |own| {
-        let best = best_speed.unwrap_or(own.seconds_per_token);
-        let trust = (-own.age.as_secs_f32() / HALF_LIFE.as_secs_f32()).exp2();
-        own.seconds_per_token * trust + best * (1.0 - trust)
-    });
+    let own = server.speed(now);
+    let best = best_speed.or(own.map(|own| own.seconds_per_token));
+    let speed = match (own, best) {
+        (Some(own), Some(best)) => trusted(own, best),
+        (_, best) => best.unwrap_or(UNMEASURED),
+    };
+    expected(server, prompt, now, (server.belief().cached(prompt.blocks), speed))
+}
+
+/// What is expected of a server that has so many of the prompt's blocks, at this speed.
+fn expected(
+    server: &Server,
+    prompt: &Prompt<'_>,
+    now: Duration,
+    (cached, seconds_per_token): (usize, f32),
+) -> Estimate {
+    let cached_tokens = prompt.tokens_of(cached);
     let under_way = server.under_way();
     Estimate {
         wait: server.wait(now),
@@ -92,9 +133,4 @@ pub fn estimate(server: &Server, prompt: &Prompt<'_>, now: Duration, best_speed:
         cached_tokens,
         under_way,
     }
-}
-
-/// At most an hour, whatever was measured.
-fn seconds(seconds: f32) -> Duration {
-    Duration::from_secs_f32(if seconds.is_finite() { seconds.clamp(0.0, 3600.0) } else { 3600.0 })
 }

@@ -16,6 +16,7 @@
 //! - [`Belief`]: which blocks a server is believed to have. It forgets the least recently used, as the server does.
 //! - [`Server`]: what is known of a server: belief, work under way, speed.
 //! - [`Watch`]: corrects this by what the server itself counts.
+//! - [`WaitingRoom`]: who is next among requests that wait until a server has room ([`Server::room`]).
 //!
 //! # No lock
 //!
@@ -36,11 +37,13 @@ mod choose;
 mod estimate;
 mod prompt;
 mod server;
+mod waiting;
 mod watch;
 
 pub use belief::Belief;
 pub use choose::{Choice, choose, estimate};
 pub use estimate::Estimate;
 pub use prompt::{BLOCK_BYTES, MAX_BLOCKS, Prompt, PromptHasher};
-pub use server::{DEFAULT_BLOCKS, Server};
+pub use server::{DEFAULT_BLOCKS, SentSums, Server};
+pub use waiting::{Arrived, Comer, WaitingBounds, WaitingPlace, WaitingRoom};
 pub use watch::{Counters, Watch};

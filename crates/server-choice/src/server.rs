@@ -18,6 +18,16 @@ const DOUBLED_AT: f32 = 100_000.0;
 /// What is remembered of the latest requests.
 const RECENT: usize = 256;
 
+/// For how long what a server has said of its requests counts.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// What was sent within this time, or twice as much, before a server has told how many are under way may be missing in that.
+const ON_ITS_WAY: Duration = Duration::from_millis(64);
+
+/// How many requests more than it has told of are sent to a server between two looks at it, while others wait and nobody knows how
+/// many it takes; or half as many again as it has told of.
+const TRIED: u32 = 8;
+
 /// The default cost of each request under way to the next one, in seconds: a server's steps become longer with each.
 const SEAT: f32 = 0.001;
 
@@ -27,8 +37,9 @@ pub struct Server {
     belief: Belief,
     /// When everything that was sent is read, in µs.
     busy_until: AtomicU64,
-    /// How long each of the latest requests takes to read, in µs, by its number modulo [`RECENT`].
-    costs: Box<[AtomicU32]>,
+    /// How long each of the latest requests takes to read, by its number modulo [`RECENT`]: in µs; and if that was a guess, because
+    /// nobody knew the server's speed, in tokens (1 is the first of a prompt), else 0.
+    costs: Box<[(AtomicU32, AtomicU32)]>,
     sent: AtomicU64,
     finished: AtomicU64,
     /// What to add to `sent - finished` to have the number under way.
@@ -43,6 +54,39 @@ pub struct Server {
     /// Tokens of prompts that were sent here, and how many of them were believed to be in its cache.
     asked_tokens: AtomicU64,
     believed_tokens: AtomicU64,
+    /// How many of the requests that were sent here another server has answered.
+    elsewhere: AtomicU64,
+    /// What it has said of its cache since its start: tokens that were looked for there, and tokens that were found (as `f64`).
+    told_asked: AtomicU64,
+    told_cached: AtomicU64,
+    /// The most requests that are to be under way there, as the operator says; 0: nothing was said.
+    most: AtomicU32,
+    /// How many requests it was answering when others waited there; 0: none ever did.
+    full_at: AtomicU32,
+    /// How many were sent lately: the number of the time span ([`ON_ITS_WAY`]), then the counts of the one before and of this one, in
+    /// 12 bits each.
+    lately: AtomicU64,
+    /// How many of them may be missing in what it has told last.
+    unseen: AtomicU32,
+    /// How many were under way when it last said so, and when that was, in µs; 0: never.
+    told: AtomicU32,
+    told_at: AtomicU64,
+}
+
+/// What was sent to a server since it is known, and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SentSums {
+    /// Requests for which it was chosen.
+    pub requests: u64,
+    /// Those of them that another server has answered, as far as that was told.
+    pub elsewhere: u64,
+    /// Tokens of their prompts, as estimated.
+    pub prompt_tokens: u64,
+    /// Those that were expected to be in its cache.
+    pub expected_cached_tokens: u64,
+    /// What the server says itself, of all requests since its own start: tokens that were looked for in its cache, and those that
+    /// were found. Zeros if it says nothing.
+    pub told: (f64, f64),
 }
 
 /// A speed, and how old its measurement is.
@@ -58,7 +102,7 @@ impl Server {
         Self {
             belief: Belief::new(blocks),
             busy_until: AtomicU64::new(0),
-            costs: iter::repeat_with(AtomicU32::default).take(RECENT).collect(),
+            costs: iter::repeat_with(Default::default).take(RECENT).collect(),
             sent: AtomicU64::new(0),
             finished: AtomicU64::new(0),
             known_besides: AtomicI64::new(0),
@@ -68,6 +112,15 @@ impl Server {
             seat: AtomicU32::new(SEAT.to_bits()),
             asked_tokens: AtomicU64::new(0),
             believed_tokens: AtomicU64::new(0),
+            elsewhere: AtomicU64::new(0),
+            told_asked: AtomicU64::new(0),
+            told_cached: AtomicU64::new(0),
+            most: AtomicU32::new(0),
+            full_at: AtomicU32::new(0),
+            lately: AtomicU64::new(0),
+            unseen: AtomicU32::new(0),
+            told: AtomicU32::new(0),
+            told_at: AtomicU64::new(0),
         }
     }
 
@@ -78,7 +131,7 @@ impl Server {
 
     /// The memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.belief.bytes() + self.costs.len() * size_of::<AtomicU32>()
+        size_of::<Self>() + self.belief.bytes() + self.costs.len() * 2 * size_of::<AtomicU32>()
     }
 
     /// The time until everything that was sent is read.
@@ -92,15 +145,86 @@ impl Server {
         (own + self.known_besides.load(Relaxed)).clamp(0, i64::from(u32::MAX)) as u32
     }
 
+    /// Sets how many requests may be under way there before it counts as full; `None`: what it says of itself decides.
+    pub fn set_most(&self, requests: Option<u32>) {
+        self.most.store(requests.unwrap_or(0), Relaxed);
+    }
+
+    /// How many more requests it can take before it is full; `None` if nobody knows, so it counts as not full.
+    ///
+    /// It is full when the stated maximum is under way ([`Self::set_most`]). Without one, it is full when about as many are under
+    /// way as it was answering when others had to wait there, and an eighth more, at least one: so it always has the next one at
+    /// hand, and shows whether it can do more by now. How many are under way must be known: the server has said it within the last
+    /// minute, or the ends of requests are told.
+    pub fn room(&self, now: Duration, are_ends_told: bool) -> Option<u32> {
+        let is_fresh = self.is_fresh(now);
+        if !is_fresh && !are_ends_told {
+            return None;
+        }
+        let most = match (self.most.load(Relaxed), self.full_at.load(Relaxed)) {
+            (0, 0) => return None,
+            (0, _) if !is_fresh => return None,
+            (0, full_at) => full_at.saturating_add((full_at / 8).max(1)),
+            (most, _) => most,
+        };
+        Some(most.saturating_sub(self.most_under_way()))
+    }
+
+    /// How many requests that wait elsewhere may be sent there now. Unlike [`Self::room`] it is bounded also for a server that has
+    /// not been full yet but tells how many are under way: a new one would get at once all that have waited for the others.
+    pub fn room_for_waiting(&self, now: Duration, are_ends_told: bool) -> Option<u32> {
+        self.room(now, are_ends_told).or_else(|| {
+            let told = self.told.load(Relaxed);
+            let most = told.saturating_add(TRIED.max(told / 2));
+            self.is_fresh(now).then(|| most.saturating_sub(self.most_under_way()))
+        })
+    }
+
+    /// The number under way, with those that were on their way there when it told.
+    fn most_under_way(&self) -> u32 {
+        self.under_way().saturating_add(self.unseen.load(Relaxed))
+    }
+
+    /// How many were sent lately, and `more` now.
+    fn sent_lately(&self, now: Duration, more: u64) -> u32 {
+        const COUNT: u64 = 0xfff;
+        let span = micros(now) / micros(ON_ITS_WAY);
+        let pass = |lately: u64| {
+            let (before, this) = match span.saturating_sub(lately >> 24) {
+                0 => (lately >> 12 & COUNT, lately & COUNT),
+                1 => (lately & COUNT, 0),
+                _ => (0, 0),
+            };
+            (before, (this + more).min(COUNT))
+        };
+        let pack = |lately| {
+            let (before, this) = pass(lately);
+            Some(span << 24 | before << 12 | this)
+        };
+        let (Ok(lately) | Err(lately)) = self.lately.fetch_update(Relaxed, Relaxed, pack);
+        let (before, this) = pass(lately);
+        u32::try_from(before + this).unwrap_or(u32::MAX)
+    }
+
+    fn is_fresh(&self, now: Duration) -> bool {
+        let told_at = self.told_at.load(Relaxed);
+        told_at > 0 && micros(now).saturating_sub(told_at) <= micros(FRESH)
+    }
+
     /// A request was sent there, and this was expected of it.
     pub fn sent(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) {
-        let cost = micros(expected.read);
-        let number = self.sent.fetch_add(1, Relaxed);
-        self.costs[number as usize % RECENT].store(cost.min(u64::from(u32::MAX)) as u32, Relaxed);
-        self.change_wait(now, |wait| wait + cost);
+        self.sent_lately(now, 1);
         let read = prompt.tokens - expected.cached_tokens.min(prompt.tokens);
+        let cost = weighed(expected.cached_tokens, read);
+        let number = self.sent.fetch_add(1, Relaxed);
+        let takes = micros(expected.read);
+        let guessed = if self.speed.load(Relaxed) == 0 { cost as u32 } else { 0 };
+        let (time, tokens) = &self.costs[number as usize % RECENT];
+        time.store(takes.min(u64::from(u32::MAX)) as u32, Relaxed);
+        tokens.store(guessed, Relaxed);
+        self.change_wait(now, |wait| wait + takes);
         self.read_tokens.fetch_add(u64::from(read), Relaxed);
-        self.weighed_tokens.fetch_add(weighed(expected.cached_tokens, read) as u64, Relaxed);
+        self.weighed_tokens.fetch_add(cost as u64, Relaxed);
         self.asked_tokens.fetch_add(u64::from(prompt.tokens), Relaxed);
         self.believed_tokens.fetch_add(u64::from(expected.cached_tokens), Relaxed);
         self.belief.used(prompt.blocks, (prompt.answer_tokens as f32 / prompt.block_tokens).round() as u32);
@@ -119,17 +243,40 @@ impl Server {
             .fetch_update(Relaxed, Relaxed, |until| Some(now + change(until.saturating_sub(now))));
     }
 
-    /// How long each of the latest requests takes to read, in µs, newest first.
-    pub(crate) fn recent_costs(&self) -> impl Iterator<Item = u64> {
+    /// How long each of the latest requests takes to read, by what is known now, in µs, newest first.
+    pub(crate) fn recent_costs(&self, now: Duration) -> impl Iterator<Item = u64> {
+        let speed = self.speed(now).map_or(0.0, |own| own.seconds_per_token);
         let sent = self.sent.load(Relaxed);
-        (sent.saturating_sub(RECENT as u64)..sent)
-            .rev()
-            .map(|number| u64::from(self.costs[number as usize % RECENT].load(Relaxed)))
+        (sent.saturating_sub(RECENT as u64)..sent).rev().map(move |number| {
+            let (time, tokens) = &self.costs[number as usize % RECENT];
+            match (tokens.load(Relaxed), speed) {
+                (0, _) | (_, 0.0) => u64::from(time.load(Relaxed)),
+                (tokens, speed) => micros(seconds(tokens as f32 * speed)),
+            }
+        })
     }
 
     pub(crate) fn set_under_way(&self, requests: u32) {
         let own = self.sent.load(Relaxed) as i64 - self.finished.load(Relaxed) as i64;
         self.known_besides.store(i64::from(requests) - own, Relaxed);
+    }
+
+    /// The server has said how many it is answering, and how many wait.
+    pub(crate) fn told_busy(&self, running: u32, waiting: u32, now: Duration) {
+        let told = running.saturating_add(waiting);
+        self.set_under_way(told);
+        self.unseen.store(self.sent_lately(now, 0), Relaxed);
+        self.told.store(told, Relaxed);
+        self.told_at.store(micros(now).max(1), Relaxed);
+        let full_at = self.full_at.load(Relaxed);
+        if waiting > 0 || full_at > 0 && running > full_at {
+            self.full_at.store(running.max(1), Relaxed);
+        }
+    }
+
+    /// It was started again.
+    pub(crate) fn forget_full(&self) {
+        self.full_at.store(0, Relaxed);
     }
 
     pub(crate) fn speed(&self, now: Duration) -> Option<Speed> {
@@ -163,10 +310,39 @@ impl Server {
         self.seat.store(seconds.to_bits(), Relaxed);
     }
 
+    /// What was sent there so far, and what became of it.
+    pub fn sums(&self) -> SentSums {
+        let told = |bits: &AtomicU64| f64::from_bits(bits.load(Relaxed));
+        let (asked_tokens, believed_tokens) = self.believed();
+        SentSums {
+            requests: self.sent.load(Relaxed),
+            elsewhere: self.elsewhere.load(Relaxed),
+            prompt_tokens: asked_tokens,
+            expected_cached_tokens: believed_tokens,
+            told: (told(&self.told_asked), told(&self.told_cached)),
+        }
+    }
+
+    /// Another server has answered a request that was sent there: it did not answer itself.
+    pub fn answered_elsewhere(&self) {
+        self.elsewhere.fetch_add(1, Relaxed);
+    }
+
+    /// The server has said how many tokens were looked for in its cache, and how many were found, since its start.
+    pub(crate) fn told_cache(&self, asked: f64, found: f64) {
+        self.told_asked.store(asked.to_bits(), Relaxed);
+        self.told_cached.store(found.to_bits(), Relaxed);
+    }
+
     /// Tokens of prompts that were sent here, and how many of them were believed to be in its cache.
     pub fn believed(&self) -> (u64, u64) {
         (self.asked_tokens.load(Relaxed), self.believed_tokens.load(Relaxed))
     }
+}
+
+/// At most an hour, whatever was measured.
+pub(crate) fn seconds(seconds: f32) -> Duration {
+    Duration::from_secs_f32(if seconds.is_finite() { seconds.clamp(0.0, 3600.0) } else { 3600.0 })
 }
 
 /// So many tokens, of which there are `done` before the first, by what they cost: 1 is the first of a prompt.

@@ -28,8 +28,11 @@ pub struct Counters {
     pub cache_tokens: Option<f64>,
 }
 
-/// How many tokens must have been read since the last measurement of the speed: fewer say little.
+/// How many tokens must have been read before the speed is known: fewer say little.
 const ENOUGH_TOKENS: f64 = 1_000.0;
+/// The speed is that of about so many seconds in which the server had something to do; what was before counts less and less. Some
+/// hundred prompts are in it, so that one long one does not make a server look slow.
+const MEMORY: f64 = 300.0;
 /// How many tokens must have been asked for since the last comparison of the belief with the server's own figures.
 const ENOUGH_ASKED: f64 = 200_000.0;
 /// How much a new measurement counts against those before it.
@@ -39,16 +42,31 @@ const NEWEST: f32 = 0.3;
 #[derive(Debug)]
 pub struct Watch {
     last: Counters,
-    /// The counters at the last measurement of the speed.
-    measured: Option<(Counters, Duration)>,
-    /// What waits there has no room in its cache yet.
-    queued_blocks: u32,
+    heard_at: Option<Duration>,
+    reading: ReadSpeed,
     /// The size of its cache as far as it is ours, in blocks.
     capacity: Option<u32>,
     block_tokens: f32,
     /// The size of its cache in blocks, once it has said so.
     told_blocks: Option<u32>,
     compared: Compared,
+}
+
+/// What was read, and how long it took; older work counts less.
+#[derive(Debug, Default)]
+struct ReadSpeed {
+    tokens: f64,
+    seconds: f64,
+    /// The time in which the server had something to do.
+    elapsed: f64,
+}
+
+impl ReadSpeed {
+    fn forget(&mut self, share_kept: f64) {
+        self.tokens *= share_kept;
+        self.seconds *= share_kept;
+        self.elapsed *= share_kept;
+    }
 }
 
 /// The sums at the last comparison: asked and found, as counted by the server and as believed by us.
@@ -63,8 +81,8 @@ impl Watch {
     pub fn new(block_tokens: f32) -> Self {
         Self {
             last: Counters::default(),
-            measured: None,
-            queued_blocks: 0,
+            heard_at: None,
+            reading: ReadSpeed::default(),
             capacity: None,
             block_tokens,
             told_blocks: None,
@@ -76,18 +94,22 @@ impl Watch {
     pub fn heard(&mut self, server: &Server, counters: &Counters, now: Duration) {
         if has_restarted(&self.last, counters) {
             server.belief().forget();
+            server.forget_full();
             server.change_wait(now, |_| 0);
             self.last = Counters::default();
-            self.measured = None;
+            self.reading = ReadSpeed::default();
             self.compared = Compared { counted: None, believed: server.believed() };
         }
-        if let Some(waiting) = counters.waiting {
-            self.correct_wait(server, waiting, now);
-        }
         if let Some(running) = counters.running {
-            server.set_under_way(running.saturating_add(counters.waiting.unwrap_or(0)));
+            server.told_busy(running, counters.waiting.unwrap_or(0), now);
+        }
+        if let Some((asked, found)) = counters.asked_tokens.zip(counters.cached_tokens) {
+            server.told_cache(asked, found);
         }
         self.measure_speed(server, counters, now);
+        if let Some(waiting) = counters.waiting {
+            Self::correct_wait(server, waiting, now);
+        }
         self.measure_seat(server, counters);
         self.learn_capacity(server, counters);
         self.last = *counters;
@@ -99,22 +121,30 @@ impl Watch {
         server.set_under_way(server.under_way() / 2);
     }
 
+    /// Servers count a prompt's tokens and the time in which it was read at different moments, vLLM the time only when the answer has
+    /// ended. So sums over minutes are compared, not what two looks have between them.
     fn measure_speed(&mut self, server: &Server, counters: &Counters, now: Duration) {
-        let Some((tokens, seconds)) = counters.read_tokens.zip(counters.read_seconds) else { return };
-        let (before, since) = *self.measured.get_or_insert((*counters, now));
-        let tokens = tokens - before.read_tokens.unwrap_or(tokens);
-        if tokens < ENOUGH_TOKENS {
+        let elapsed = now.saturating_sub(self.heard_at.replace(now).unwrap_or(now)).as_secs_f64();
+        if counters.read_tokens.is_none() || counters.read_seconds.is_none() {
             return;
         }
-        self.measured = Some((*counters, now));
-        let seconds = seconds - before.read_seconds.unwrap_or(seconds);
-        // Short prompts are read several at a time, and each counts the time of all.
-        let elapsed = now.saturating_sub(since).as_secs_f64();
-        let newest = (if elapsed > 0.0 { seconds.min(elapsed) } else { seconds } / tokens) as f32
-            / server.mean_weight();
-        if newest > 0.0 {
-            let before = server.speed(now).map_or(newest, |speed| speed.seconds_per_token);
-            server.set_speed(before + (newest - before) * NEWEST, now);
+        let tokens = difference(counters.read_tokens, self.last.read_tokens);
+        let seconds = difference(counters.read_seconds, self.last.read_seconds);
+        let has_work = tokens > 0.0 || counters.running.is_none_or(|running| running > 0);
+        let elapsed = if has_work { elapsed } else { 0.0 };
+        let reading = &mut self.reading;
+        reading.forget((-elapsed / MEMORY).exp());
+        reading.tokens += tokens;
+        reading.seconds += seconds;
+        reading.elapsed += elapsed;
+        if (tokens > 0.0 || seconds > 0.0) && reading.tokens >= ENOUGH_TOKENS {
+            // Short prompts are read several at a time, and each counts the time of all.
+            let seconds =
+                if reading.elapsed > 0.0 { reading.seconds.min(reading.elapsed) } else { reading.seconds };
+            let speed = (seconds / reading.tokens) as f32 / server.mean_weight();
+            if speed > 0.0 {
+                server.set_speed(speed, now);
+            }
         }
     }
 
@@ -138,8 +168,8 @@ impl Watch {
 
     /// What waits is read one after another, in the order in which it came. So of what was sent, the latest `waiting` are still to
     /// be read as a whole, the one before them in part, and nothing else.
-    fn correct_wait(&mut self, server: &Server, waiting: u32, now: Duration) {
-        let mut costs = server.recent_costs();
+    fn correct_wait(server: &Server, waiting: u32, now: Duration) {
+        let mut costs = server.recent_costs(now);
         let (mut queued, mut known) = (0, 0_u64);
         for cost in costs.by_ref().take(waiting as usize) {
             queued += cost;
@@ -147,17 +177,10 @@ impl Watch {
         }
         // Others send there, too. Their requests take as long as ours.
         let others = u64::from(waiting) - known;
-        let latest = || server.recent_costs().next().unwrap_or(0);
+        let latest = || server.recent_costs(now).next().unwrap_or(0);
         queued += others * queued.checked_div(known).unwrap_or_else(latest);
         let being_read = costs.next().unwrap_or(0);
-        self.queued_blocks = self.blocks_of(server, queued, now);
         server.change_wait(now, |wait| wait.clamp(queued, queued + being_read));
-    }
-
-    /// How many blocks are read in so many µs.
-    fn blocks_of(&self, server: &Server, micros: u64, now: Duration) -> u32 {
-        let speed = server.speed(now).map_or(f32::INFINITY, |speed| speed.seconds_per_token);
-        (micros as f32 / 1e6 / speed / self.block_tokens) as u32
     }
 
     /// The cache is as large as the server says. It holds less of what we send if others use it, too, and a server need not say
@@ -179,7 +202,7 @@ impl Watch {
             None => capacity,
         };
         self.capacity = Some(capacity);
-        server.belief().set_capacity(capacity.saturating_add(self.queued_blocks));
+        server.belief().set_capacity(capacity);
     }
 
     /// Compares what the server has found in its cache with what was believed to be there, every now and then.
@@ -213,9 +236,19 @@ enum CacheSize {
     More,
 }
 
-/// A sum that has become smaller begins anew.
+/// A sum that has become smaller begins anew. Where tokens that were read are a difference of two sums, they may become fewer: what a
+/// cache has is counted when a request is admitted, and its prompt only when it has been read.
 fn has_restarted(before: &Counters, after: &Counters) -> bool {
-    let sums = |counters: &Counters| [counters.read_tokens, counters.read_seconds, counters.answer_tokens];
+    let sums = |counters: &Counters| {
+        let read_tokens = counters.read_tokens.filter(|_| counters.cached_tokens.is_none());
+        [
+            read_tokens,
+            counters.read_seconds,
+            counters.asked_tokens,
+            counters.cached_tokens,
+            counters.answer_tokens,
+        ]
+    };
     sums(before)
         .iter()
         .zip(sums(after))

@@ -112,6 +112,110 @@ fn a_server_corrects_what_is_believed_of_it() {
     );
 }
 
+/// A server is full by what it says of itself, or by what the operator says, and never if nobody knows how many are under way there.
+#[test]
+fn a_server_is_full_when_requests_wait_there() {
+    let (server, mut watch) = (Server::new(2_048), Watch::new(BLOCK_TOKENS));
+    let second = Duration::from_secs;
+    let mut hear = |running, waiting, at| {
+        let counters = Counters { running: Some(running), waiting: Some(waiting), ..Counters::default() };
+        watch.heard(&server, &counters, at);
+    };
+    assert_eq!(server.room(second(1), false), None, "nothing is known");
+    hear(16, 0, second(1));
+    assert_eq!(server.room(second(1), false), None, "it has never let one wait");
+    assert_eq!(
+        server.room_for_waiting(second(1), false),
+        Some(8),
+        "but it does not get all that wait at once"
+    );
+    hear(16, 3, second(2));
+    assert_eq!(server.room(second(2), false), Some(0), "19 of 16 and 2 more");
+    hear(15, 0, second(3));
+    assert_eq!(server.room(second(3), false), Some(3));
+    let asked = blocks(1, 1, 0, 0);
+    for left in [2, 1, 0, 0] {
+        server.sent(&prompt(&asked), &estimate(&server, &prompt(&asked), second(3), None), second(3));
+        assert_eq!(server.room(second(3), false), Some(left), "what was sent since counts");
+    }
+    server.finished();
+    server.finished();
+    assert_eq!(server.room(second(3), false), Some(1), "and what has ended");
+    hear(18, 0, second(4));
+    assert_eq!(
+        server.room(second(4), false),
+        Some(2),
+        "it answers more than before, and none waits: 18 of 18 and 2"
+    );
+    hear(4, 1, second(5));
+    hear(0, 0, second(6));
+    assert_eq!(server.room(second(6), false), Some(5), "it has become smaller");
+    assert_eq!(server.room(second(67), false), None, "it has said nothing for a while");
+    assert_eq!(server.room(second(67), true), None, "its own bound is unknown then, too");
+    assert_eq!(server.room_for_waiting(second(67), true), None);
+    server.set_most(Some(2));
+    assert_eq!(server.room(second(6), false), Some(2), "the operator's word goes before");
+    assert_eq!(server.room(second(67), true), Some(2), "and it is enough that ends are told");
+    assert_eq!(server.room(second(67), false), None);
+    server.set_most(None);
+    hear(0, 0, second(13));
+    assert_eq!(server.room(second(13), false), Some(5));
+    server.set_most(Some(4));
+    server.sent(&prompt(&asked), &estimate(&server, &prompt(&asked), second(14), None), second(14));
+    let after = |milliseconds| second(14) + Duration::from_millis(milliseconds);
+    hear(0, 0, after(30));
+    assert_eq!(server.room(after(30), false), Some(3), "it was on its way when the server told");
+    hear(1, 0, after(200));
+    assert_eq!(server.room(after(200), false), Some(3), "now it is there");
+}
+
+/// As vLLM counts: what the cache has, when a request is admitted; its prompt, at the first token; the time in which it was read, when
+/// its answer has ended. The speed is right all the same, and sums that become smaller for a moment are no restart.
+#[test]
+fn what_is_counted_at_different_moments_is_put_together() {
+    let (pool, hashes) = (pool(1), blocks(1, 20, 0, 0));
+    let server = &pool[0];
+    send(&pool, &prompt(&hashes), Duration::ZERO, 0);
+    let mut watch = Watch::new(BLOCK_TOKENS);
+    // Every 10 s a prompt of 20,000 tokens, 15,000 of which are in the cache, is admitted; it is read for 10 s, and its answer
+    // takes 30 s.
+    for number in 0..200_u32 {
+        let ended = |ago: u32| f64::from(number.saturating_sub(ago));
+        let hits = 15_000.0 * f64::from(number);
+        let counters = Counters {
+            waiting: Some(0),
+            running: Some(4),
+            read_tokens: Some(20_000.0 * ended(1) - hits),
+            read_seconds: Some(10.0 * ended(4)),
+            asked_tokens: Some(20_000.0 * f64::from(number)),
+            cached_tokens: Some(hits),
+            ..Counters::default()
+        };
+        watch.heard(server, &counters, Duration::from_secs(10 * u64::from(number)));
+    }
+    assert_eq!(server.belief().cached(&hashes), 20, "it was not started again");
+    let found = estimate(server, &prompt(&blocks(2, 8, 0, 0)), Duration::from_secs(2_000), None).read;
+    assert!(found.abs_diff(Duration::from_millis(2 * 1_064)) < Duration::from_millis(150), "{found:?}");
+}
+
+/// Measured speeds differ by chance: half as much again makes no difference, but forty times as much does.
+#[test]
+fn small_differences_of_speed_are_taken_for_chance() {
+    let (now, hashes, short) = (Duration::from_secs(1), blocks(1, 0, 20, 0), blocks(3, 0, 1, 1));
+    let chosen = |slower: f64| {
+        let pool = pool(4);
+        measured(&pool[3], 0.001 * slower, now);
+        // All others have something to do.
+        for server in &pool[..3] {
+            let short = prompt(&short);
+            server.sent(&short, &estimate(server, &short, now, None), now);
+        }
+        choose(&pool, &prompt(&hashes), now, 0).unwrap().place
+    };
+    assert_eq!(chosen(1.5), 3, "it is free");
+    assert_ne!(chosen(40.0), 3, "others wait for a moment, but read much faster");
+}
+
 /// A cache that others use as well has less of ours than its size says.
 #[test]
 fn a_cache_that_finds_less_than_we_believe_is_smaller_than_we_believe() {
@@ -194,6 +298,29 @@ proptest! {
             now += Duration::from_millis(u64::from(prompt.tokens) * 2 / 5 / servers as u64);
         }
         prop_assert!(served.iter().all(|requests| *requests > 0), "{:?}", served);
+    }
+
+
+    /// Requests are sent before anybody knows how fast the servers are, and are then judged by what is known: nobody waits for them any
+    /// longer than a server takes to read them, whether it reads 100 tokens a second or a million.
+    #[test]
+    fn what_was_sent_before_the_speed_was_known_is_judged_by_it(tokens_per_second in 100.0..1_000_000.0_f64, waiting in 0..6_u32) {
+        let (server, mut watch) = (Server::new(2_048), Watch::new(BLOCK_TOKENS));
+        let now = Duration::from_secs(1);
+        for number in 0..8 {
+            let own = blocks(0, 0, 20, number);
+            let prompt = prompt(&own);
+            server.sent(&prompt, &estimate(&server, &prompt, now, None), now);
+        }
+        for tokens in [0.0, 10_000.0] {
+            let (read_tokens, read_seconds) = (Some(tokens), Some(tokens / tokens_per_second));
+            let counters = Counters { waiting: Some(waiting), running: Some(1), read_tokens, read_seconds, ..Counters::default() };
+            watch.heard(&server, &counters, now);
+        }
+        let each = 2_600.0 / tokens_per_second;
+        let wait = server.wait(now).as_secs_f64();
+        let expected = f64::from(waiting) * each..=f64::from(waiting + 1) * each * 1.1 + 1e-5;
+        prop_assert!(expected.contains(&(wait * 1.02)), "{wait} s, with {waiting} of {each} s each");
     }
 
     /// A server that was slow once is tried again when the others have something to do.

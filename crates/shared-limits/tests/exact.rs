@@ -8,7 +8,8 @@ use std::{
 };
 
 use common::{connected, demand, is_admitted, plenty, until_empty};
-use shared_limits::{Demand, Left, Outcome, ServerTime, Settled, SharedLimits};
+use limits::QuotaId;
+use shared_limits::{BudgetDemand, Demand, Left, Outcome, ServerTime, Settled, SharedLimits, Spent};
 use testkit::{
     Stopwatch, need, percentile,
     redis::{Redis, redis_server},
@@ -80,6 +81,26 @@ async fn all_limits_are_debited_or_none() {
 
     assert!(is_admitted(&a.admit(&[], &[]).await), "no limits");
     assert_eq!(a.left(&[]).await, Ok(vec![]));
+    assert_eq!((a.failures(), b.failures()), (0, 0));
+}
+
+/// What one Modelgate takes of a budget, others see, and so do its corrections.
+#[tokio::test]
+async fn a_budget_is_one_for_all_and_is_corrected_for_all() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let (a, b) = (connected(&redis).await, connected(&redis).await);
+    let of = |n: u8| QuotaId::parse(&format!("{:064x}{:02x}", 7, 120 + n), "2026-11").expect("an id");
+    let budget = |cost| BudgetDemand { id: of(1), allowed: 1_000, cost, used: 100, ends_after: None };
+    assert_eq!(a.spent(&[of(1)]).await, Ok(vec![None]), "nobody has told yet");
+    assert!(is_admitted(&a.admit(&[], &[budget(600)]).await));
+    let refused = b.admit(&[], &[budget(400)]).await;
+    assert!(matches!(refused, Outcome::Overspent { index: 0, remaining: 300 }), "{refused:?}");
+    assert_eq!(b.spent(&[of(2), of(1)]).await, Ok(vec![None, Some(700)]));
+    b.spend(&[Spent { id: of(1), by: -450, ends_after: None }]).await.expect("an answer");
+    assert_eq!(a.spent(&[of(1)]).await, Ok(vec![Some(250)]));
+    assert!(is_admitted(&b.admit(&[], &[budget(750)]).await));
+    assert_eq!((a.spend(&[]).await, a.spent(&[]).await), (Ok(()), Ok(Vec::new())));
     assert_eq!((a.failures(), b.failures()), (0, 0));
 }
 

@@ -9,6 +9,8 @@ use sqlx::{AnyConnection, Row, any::AnyRow};
 use crate::{
     Audit, Conflict, Store, StoreError, StoreUrl, Unreadable,
     database::{AT_ONCE, millis, parameters, rows, time},
+    networks::forget_networks,
+    revoked::keep_digests,
 };
 
 /// An account as it is stored.
@@ -134,6 +136,9 @@ impl Store {
                 return Err(Conflict::SameKey(row.try_get(0)?).into());
             }
         }
+        if let (AccountKind::Key, Some(known)) = (kind, &known) {
+            keep_digests(&mut transaction, name, (&known.document, Some(&document)), now).await?;
+        }
         let created = known.as_ref().map_or(millis(now), |known| known.created);
         sqlx::query(
             "INSERT INTO accounts (kind, name, document, consumer, sha256, plan, created, changed)
@@ -151,7 +156,7 @@ impl Store {
         .bind(millis(now))
         .execute(&mut *transaction)
         .await?;
-        note_change(&mut transaction, revision, kind, name).await?;
+        note_change(&mut transaction, revision, kind.as_str(), name).await?;
         audit.of(kind, name).insert(&mut transaction).await?;
         self.commit(transaction).await?;
         Ok(Stored { account: account.clone(), created: time(created), changed: time(millis(now)) })
@@ -164,9 +169,7 @@ impl Store {
     pub async fn delete(&self, kind: AccountKind, name: &str, audit: Audit) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         let revision = next_revision(&mut transaction).await?;
-        if find(&mut transaction, kind, name).await?.is_none() {
-            return Ok(false);
-        }
+        let Some(known) = find(&mut transaction, kind, name).await? else { return Ok(false) };
         let users = match kind {
             AccountKind::Plan => {
                 Some("SELECT kind, name FROM accounts WHERE plan = $1 ORDER BY kind, name LIMIT 3")
@@ -186,12 +189,16 @@ impl Store {
                 return Err(Conflict::InUse(kind, name.to_owned(), users.join(", ")).into());
             }
         }
+        if kind == AccountKind::Key {
+            keep_digests(&mut transaction, name, (&known.document, None), audit.at).await?;
+            forget_networks(&mut transaction, name).await?;
+        }
         sqlx::query("DELETE FROM accounts WHERE kind = $1 AND name = $2")
             .bind(kind.as_str())
             .bind(name)
             .execute(&mut *transaction)
             .await?;
-        note_change(&mut transaction, revision, kind, name).await?;
+        note_change(&mut transaction, revision, kind.as_str(), name).await?;
         audit.of(kind, name).insert(&mut transaction).await?;
         self.commit(transaction).await?;
         Ok(true)
@@ -240,10 +247,6 @@ impl Store {
     /// # Errors
     /// The store does not answer.
     pub async fn list<A: Account>(&self, filter: &Filter) -> Result<Page<A>, StoreError> {
-        let pattern = |text: &str| {
-            let text = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-            format!("%{text}%")
-        };
         let pattern = filter.search.as_deref().map(pattern);
         // An absent filter is NULL, for which PostgreSQL must be told a type.
         const FITS: &str = "kind = $1 AND (CAST($2 AS TEXT) IS NULL OR lower(name) LIKE $2 ESCAPE '\\'
@@ -399,22 +402,23 @@ async fn note_new(
 }
 
 /// Allocates the number of a change. Other writers wait until this transaction has ended.
-async fn next_revision(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+pub(crate) async fn next_revision(connection: &mut AnyConnection) -> Result<i64, StoreError> {
     let row = sqlx::query("UPDATE revision SET value = value + 1 WHERE only_row = 1 RETURNING value")
         .fetch_one(connection)
         .await?;
     Ok(row.try_get(0)?)
 }
 
-async fn note_change(
+/// `what` is a kind of account, or [`ERASED_CONSUMER`](crate::follow::ERASED_CONSUMER).
+pub(crate) async fn note_change(
     connection: &mut AnyConnection,
     revision: i64,
-    kind: AccountKind,
+    what: &'static str,
     name: &str,
 ) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO changes (revision, kind, name) VALUES ($1, $2, $3)")
         .bind(revision)
-        .bind(kind.as_str())
+        .bind(what)
         .bind(name)
         .execute(connection)
         .await?;
@@ -425,4 +429,10 @@ fn read<A: Account>(row: &AnyRow) -> Result<Result<Stored<A>, Unreadable>, Store
     let (name, document): (String, String) = (row.try_get(0)?, row.try_get(1)?);
     let (created, changed) = (time(row.try_get(2)?), time(row.try_get(3)?));
     Ok(Unreadable::or_read(&name, &document).map(|account| Stored { account, created, changed }))
+}
+
+/// A pattern for `LIKE … ESCAPE '\\'` that finds a text anywhere, whatever its case.
+pub(crate) fn pattern(text: &str) -> String {
+    let text = text.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+    format!("%{text}%")
 }

@@ -101,6 +101,19 @@ impl Store {
         Ok(Added { counts: stored, batch: Some(number) })
     }
 
+    /// The counts of some quotas; those of which nothing was taken are left out.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn counts_of(&self, ids: &[QuotaId]) -> Result<Vec<(QuotaId, u64)>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let mut found = Vec::with_capacity(ids.len());
+        for some in ids.iter().map(|id| (*id, 0)).collect::<Vec<_>>().chunks(AT_ONCE) {
+            found.extend(counts_of(&mut connection, some).await?);
+        }
+        Ok(found)
+    }
+
     /// The number of batches so far, of all replicas.
     ///
     /// # Errors

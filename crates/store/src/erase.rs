@@ -3,12 +3,17 @@
 
 use std::collections::BTreeSet;
 
+use accounts::AccountKind;
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _, query::Query};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl,
+    account::{next_revision, note_change},
     database::{AT_ONCE, parameters},
+    follow::ERASED_CONSUMER,
+    networks::forget_networks,
+    told::forget_told_alerts,
     usage::{ERASED, UsageTable, sums},
 };
 
@@ -76,6 +81,7 @@ impl Store {
         }
         // The log first: which keys were a consumer's is read from usage, too, and must be there if this is done again.
         erased.audit = self.erase_from_log(person).await?;
+        self.erase_keys(person).await?;
         for table in UsageTable::NAMED {
             for day in self.days_of(table, person).await? {
                 let rows = self.fold(table, person, &day).await?;
@@ -84,11 +90,44 @@ impl Store {
             }
         }
         let mut transaction = self.begin().await?;
+        forget_told_alerts(&mut transaction, &format!("{} {}", person.kind(), person.name())).await?;
         let details = json!({ "entries": erased.audit, "rows_of_usage": erased.usage });
         let audit = audit.about(format!("{} {ERASED}", person.kind())).with(details);
         audit.insert(&mut transaction).await?;
         transaction.commit().await?;
         Ok(erased)
+    }
+
+    /// Forgets the networks of a person's keys, what was told of the keys, and those that were revoked. Modelgates hear of it like of a
+    /// change of these keys.
+    async fn erase_keys(&self, person: &Person) -> Result<(), StoreError> {
+        let mut keys: BTreeSet<String> = self.keys_of(person).await?.into_iter().collect();
+        let mut transaction = self.begin().await?;
+        let mut revision = next_revision(&mut transaction).await?;
+        let revoked = match person {
+            Person::Key(name) => {
+                keys.insert(name.clone());
+                sqlx::query("DELETE FROM revoked_keys WHERE name = $1 RETURNING name")
+            }
+            Person::Consumer(name) => {
+                // Of keys that were only ever in a file, the store does not know.
+                note_change(&mut transaction, revision, ERASED_CONSUMER, name).await?;
+                revision = next_revision(&mut transaction).await?;
+                sqlx::query("DELETE FROM revoked_keys WHERE consumer = $1 RETURNING name")
+            }
+        };
+        for row in revoked.bind(person.name()).fetch_all(&mut *transaction).await? {
+            keys.insert(row.try_get(0)?);
+        }
+        for (index, key) in keys.iter().enumerate() {
+            if index > 0 {
+                revision = next_revision(&mut transaction).await?;
+            }
+            forget_networks(&mut transaction, key).await?;
+            forget_told_alerts(&mut transaction, &format!("key {key}")).await?;
+            note_change(&mut transaction, revision, AccountKind::Key.as_str(), key).await?;
+        }
+        self.commit(transaction).await
     }
 
     /// Returns the number of entries.

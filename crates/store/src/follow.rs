@@ -18,6 +18,9 @@ const RELISTEN: Duration = Duration::from_millis(900);
 /// Beyond this number of changes a full reload is required.
 pub(crate) const MAX_CHANGES: i64 = 2_000;
 
+/// What is noted beside the kinds of accounts: the name of a consumer was erased. An older Modelgate reloads everything then.
+pub(crate) const ERASED_CONSUMER: &str = "erased consumer";
+
 /// A stream of changes, whoever makes them.
 pub struct Following {
     store: Store,
@@ -39,8 +42,13 @@ enum Wake {
 /// A change in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// These accounts were written or deleted.
-    Some(Vec<(AccountKind, String)>),
+    /// Some things have changed.
+    Some {
+        /// These accounts were written or deleted, or a key's name was erased.
+        accounts: Vec<(AccountKind, String)>,
+        /// The names of these consumers were erased.
+        erased: Vec<String>,
+    },
     /// There were too many changes; a full reload is required.
     All,
 }
@@ -184,13 +192,16 @@ impl Following {
                 .fetch_all(&self.store.pool)
                 .await?;
         self.revision = revision;
-        let mut changed = Vec::with_capacity(rows.len());
+        let (mut accounts, mut erased) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in rows {
-            let (kind, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let Some(kind) = AccountKind::of(&kind) else { return Ok(Some(Change::All)) };
-            changed.push((kind, name));
+            let (what, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            match AccountKind::of(&what) {
+                Some(kind) => accounts.push((kind, name)),
+                None if what == ERASED_CONSUMER => erased.push(name),
+                None => return Ok(Some(Change::All)),
+            }
         }
-        Ok(Some(Change::Some(changed)))
+        Ok(Some(Change::Some { accounts, erased }))
     }
 
     /// Closes the connections that it waits with.

@@ -15,29 +15,37 @@ mod account;
 mod audit;
 mod backup;
 mod budget;
+mod cordon;
 mod counts;
 mod database;
 mod erase;
 mod error;
 mod finding;
 mod follow;
+mod named;
 mod names;
+mod networks;
 mod recost;
 mod registry;
+mod revoked;
+mod told;
 mod usage;
 
 pub use account::{Filter, Page, Stored};
 pub use audit::{Actor, Audit, AuditEntry, AuditFilter, Origin};
 pub use backup::{Copied, Present};
 pub use budget::{BudgetChange, BudgetOf, BudgetOwner, BudgetState};
+pub use cordon::StoredCordon;
 pub use counts::{Added, Batch, Writer};
 pub use database::{Store, StoreUrl};
 pub use erase::{Erased, Person};
 pub use error::{Conflict, InvalidUrl, NotReadable, StoreError, Unreadable};
 pub use finding::AccountFinding;
 pub use follow::{Change, Documents, Following};
+pub use networks::{KeyNetwork, KnownBefore, NotedNetwork};
 pub use recost::{RecostDays, Recosted};
 pub use registry::{AccountSource, Item, Listed, Registry, RegistryError, State};
+pub use told::ToldAlert;
 pub use usage::{
     InvalidUsageBy, UsageBy, UsageDimension, UsageFilter, UsageOrder, UsageRow, UsageTable, UsedOn,
 };

@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Store {
-    /// The names that were noted since a time, at most so many, the latest first.
+    /// The names that were noted since a time, the latest first, and `most` at most.
     ///
     /// # Errors
     /// If the database does not answer as it should.
@@ -22,14 +22,25 @@ impl Store {
         found.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// Notes that these models, each named once, were there at a time. Names that were not noted for `keep` are deleted, and the
-    /// oldest of more than `most`.
+    /// The own name of the model that had this name lately, if that is another one.
+    ///
+    /// # Errors
+    /// If the database does not answer as it should.
+    pub async fn own_model_name(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query("SELECT own_name FROM model_names WHERE name = $1").bind(name.to_owned());
+        let row = query.fetch_optional(&self.pool).await?;
+        let own: Option<String> = row.map(|row| row.try_get(0)).transpose()?;
+        Ok(own.filter(|own| !own.is_empty() && own != name))
+    }
+
+    /// Notes that these names were served at a time, each with its model's own name; each name occurs once. Names that were not noted
+    /// for `keep` are deleted, and the oldest of more than `most`.
     ///
     /// # Errors
     /// If the database does not answer as it should.
     pub async fn note_model_names(
         &self,
-        names: &[&str],
+        names: &[(&str, &str)],
         at: SystemTime,
         keep: Duration,
         most: usize,
@@ -37,12 +48,14 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         for names in names.chunks(AT_ONCE) {
             let statement = format!(
-                "INSERT INTO model_names (name, seen) VALUES {} ON CONFLICT (name) DO UPDATE SET seen = excluded.seen",
-                rows(names.len(), 2)
+                "INSERT INTO model_names (name, own_name, seen) VALUES {} \
+                 ON CONFLICT (name) DO UPDATE SET own_name = excluded.own_name, seen = excluded.seen",
+                rows(names.len(), 3)
             );
             let query = sqlx::query(sqlx::AssertSqlSafe(statement));
-            let query =
-                names.iter().fold(query, |query, name| query.bind((*name).to_owned()).bind(millis(at)));
+            let query = names.iter().fold(query, |query, (name, own)| {
+                query.bind((*name).to_owned()).bind((*own).to_owned()).bind(millis(at))
+            });
             query.execute(&mut *transaction).await?;
         }
         let oldest = at.checked_sub(keep).unwrap_or(SystemTime::UNIX_EPOCH);

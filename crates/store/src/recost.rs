@@ -1,11 +1,12 @@
 //! Computes anew what usage has cost, for those who got a price wrong.
 
+use limits::MOST_COST;
 use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _, any::AnyRow};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl, UsageRow,
-    usage::{MOST_COST, NUMBERS, UsageTable, read_counts},
+    usage::{NUMBERS, UsageTable, read_counts},
 };
 
 /// Which days are computed anew.

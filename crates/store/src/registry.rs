@@ -64,6 +64,8 @@ pub enum AccountSource {
         /// When it was last changed.
         changed: SystemTime,
     },
+    /// Nothing but keys: a consumer without settings.
+    Keys,
 }
 
 /// A page of accounts, sorted by name.

@@ -19,6 +19,7 @@ use std::{
 };
 
 use access::{Used, UsedCounts};
+use limits::MOST_COST;
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _, any::AnyRow, query::Query};
 
 use crate::{
@@ -133,7 +134,7 @@ pub enum UsageDimension {
 pub struct InvalidUsageBy;
 
 /// The columns with numbers, as in [`values`].
-pub(crate) const NUMBERS: [&str; 12] = [
+pub(crate) const NUMBERS: [&str; 15] = [
     "requests",
     "refused",
     "errors",
@@ -146,15 +147,17 @@ pub(crate) const NUMBERS: [&str; 12] = [
     "measured",
     "tokens",
     COST,
+    "images",
+    "sound",
+    "characters",
 ];
 const COST: &str = "cost";
-/// No row costs more: 100 million of the currency. Otherwise clients who may have answers of any length could fill the column, and
-/// nothing would be written any more. Sums of 92 such rows still fit.
-pub(crate) const MOST_COST: i64 = 100_000_000_000_000_000;
 
 fn values(counts: &UsedCounts) -> [i64; NUMBERS.len()] {
     let UsedCounts { requests, refused, errors, aborted, milliseconds, .. } = *counts;
     let UsedCounts { prompt, cached, completion, exact, measured, estimated, cost, .. } = *counts;
+    let UsedCounts { images, sound, characters, .. } = *counts;
+    // Otherwise clients who may have answers of any length could fill the column, and nothing would be written any more.
     let cost = cost.clamp(-MOST_COST, MOST_COST);
     [
         requests,
@@ -169,6 +172,9 @@ fn values(counts: &UsedCounts) -> [i64; NUMBERS.len()] {
         measured,
         estimated,
         cost,
+        images,
+        sound,
+        characters,
     ]
 }
 
@@ -186,6 +192,9 @@ fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
         measured,
         estimated,
         cost,
+        images,
+        sound,
+        characters,
     ] = values;
     UsedCounts {
         requests,
@@ -200,6 +209,9 @@ fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
         measured,
         estimated,
         cost,
+        images,
+        sound,
+        characters,
     }
 }
 

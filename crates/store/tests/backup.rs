@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, slice, time::Duration};
 
 use access::UsedCounts;
 use accounts::{AccountKind, ConsumerSpec, KeySpec, Plan, parse};
@@ -12,7 +12,8 @@ use serde_json::json;
 use sqlx::{AnyConnection, Connection as _, migrate::Migrator};
 use std::time::SystemTime;
 use store::{
-    Audit, AuditFilter, Batch, Change, Filter, Present, Store, StoreError, StoreUrl, UsageFilter, Writer,
+    Audit, AuditFilter, Batch, Change, Filter, KeyNetwork, Present, Store, StoreError, StoreUrl,
+    StoredCordon, ToldAlert, UsageFilter, Writer,
 };
 
 with_both! {
@@ -40,8 +41,39 @@ async fn filled(place: &TestStore) -> Store {
     let counted = UsedCounts { requests: 3, ..UsedCounts::default() };
     let batch = Batch { number: 1, counts, used: vec![used("key-00001", counted)], at: SystemTime::now() };
     store.add(&Writer::new(), &batch).await.expect("added");
-    store.note_model_names(&["llama"], SystemTime::now(), Duration::from_secs(60), 9).await.expect("noted");
+    let cordon = StoredCordon { server: "file:gpu".into(), drained_run: None, by: "ada".into() };
+    store.cordon(&cordon, SystemTime::now()).await.expect("written");
     store
+        .note_model_names(&[("llama", "llama")], SystemTime::now(), Duration::from_secs(60), 9)
+        .await
+        .expect("noted");
+    told(&store).await;
+    store
+}
+
+/// What is kept for alerts: what was told, a key that is gone, and a network.
+async fn told(store: &Store) {
+    let now = SystemTime::now();
+    let text = str::to_owned;
+    let told = ToldAlert {
+        receiver: text("chat"),
+        code: text("budget_80"),
+        about: text("key alice"),
+        owner: text("key alice"),
+        what: text("80 %"),
+        page: text("/usage"),
+        at: now,
+        refused: None,
+    };
+    store.note_told_alerts(&[told], &[]).await.expect("noted");
+    assert_eq!(store.create_all(&[key("gone")], &audit()).await.expect("written"), []);
+    assert!(store.delete(AccountKind::Key, "gone", audit()).await.expect("deleted"));
+    let network = KeyNetwork { key: text("key-00001"), network: text("192.0.2.0/24") };
+    let other = KeyNetwork { network: text("198.51.100.0/24"), ..network.clone() };
+    for seen in [other, network] {
+        store.note_networks(slice::from_ref(&seen), now, |_| true).await.expect("noted");
+    }
+    store.note_networks_watched(now, now).await.expect("noted");
 }
 
 /// What there is to compare.
@@ -54,8 +86,15 @@ async fn contents(store: &Store) -> (Vec<String>, Vec<String>, usize, Vec<String
     let usage = store.usage(&UsageFilter { limit: 100, ..UsageFilter::default() }).await.expect("usage");
     let entries =
         store.audit(&AuditFilter { limit: 10_000, ..AuditFilter::default() }).await.expect("entries");
-    let names = store.model_names(SystemTime::UNIX_EPOCH, 9).await.expect("names");
-    (accounts, usage.iter().map(|row| format!("{row:?}")).collect(), entries.len(), names)
+    let mut others = store.model_names(SystemTime::UNIX_EPOCH, 9).await.expect("names");
+    let told = store.told_alerts().await.expect("what was told");
+    others.extend(told.iter().map(|told| format!("{} {} {}", told.receiver, told.code, told.about)));
+    let revoked = store.revoked_keys().await.expect("keys that are gone");
+    others.extend(revoked.iter().map(|key| format!("{key:?}")));
+    let networks = store.new_networks(SystemTime::UNIX_EPOCH, 9).await.expect("networks");
+    others.extend(networks.iter().map(|(network, _)| format!("{network:?}")));
+    others.push(format!("{:?}", store.networks_watched().await.expect("a time")));
+    (accounts, usage.iter().map(|row| format!("{row:?}")).collect(), entries.len(), others)
 }
 
 async fn everything_comes_back_into_either_database_and_followers_hear_of_it(place: TestStore) {
@@ -143,6 +182,12 @@ async fn an_older_file_is_migrated_and_kept_as_it_was_and_a_newer_one_is_left_al
         "INSERT INTO accounts VALUES ('plan', 'old', '{\"name\": \"old\"}', NULL, NULL, NULL, 1, 1)",
     )
     .await;
+    execute(
+        &file,
+        "INSERT INTO quota_counts SELECT '2026-11', hex(zeroblob(32)) || what, used FROM (
+            SELECT '7a' AS what, 5 AS used UNION ALL SELECT '78', 6 UNION ALL SELECT '01', 7)",
+    )
+    .await;
     let kept = folder.path().join(format!("modelgate.db.before-{newest}"));
     let open = || Store::open(StoreUrl::Sqlite(file.clone()));
     for _ in 0..2 {
@@ -153,6 +198,17 @@ async fn an_older_file_is_migrated_and_kept_as_it_was_and_a_newer_one_is_left_al
         assert_eq!(kept.metadata().expect("a copy").permissions().mode() & 0o777, 0o600);
     }
     assert_eq!(fs::read_dir(folder.path()).expect("the folder").count(), 2, "one copy");
+    // What was spent of budgets can be forgiven.
+    let mut connection =
+        AnyConnection::connect(&format!("sqlite://{}", file.display())).await.expect("SQLite");
+    let counts: Vec<(String, i64)> =
+        sqlx::query_as("SELECT subject, used FROM quota_counts ORDER BY subject")
+            .fetch_all(&mut connection)
+            .await
+            .expect("counts");
+    connection.close().await.expect("closed");
+    let expected = [("01", 7), ("78", 6), ("7a", 5), ("96", 6), ("98", 5)];
+    assert_eq!(counts, expected.map(|(what, used)| ("0".repeat(64) + what, used)));
     // The copy is what it was: it can be restored, and is migrated on the way.
     let other = TestStore::sqlite().open().await;
     assert_eq!(other.restore(&kept, Present::Refused, audit()).await.expect("restored").0["accounts"], 1);

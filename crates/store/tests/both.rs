@@ -4,18 +4,19 @@ mod common;
 
 use std::{
     collections::HashSet,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
 
-use access::{NewKey, UsedCounts};
+use access::{Consumer, Key, KeyDigest, NewKey, UsedCounts};
 use accounts::{AccountKind, Accounts, ConsumerSpec, KeySpec, Plan, parse};
 use common::{TestStore, key, used};
-use limits::QuotaId;
+use limits::{Calendar, Period, QuotaId, Subject};
 use serde_json::{Value, json};
 use store::{
-    AccountSource, Actor, Added, Audit, AuditFilter, Batch, Change, Conflict, Filter, Origin, Registry,
-    RegistryError, Store, StoreError, UsageFilter, UsedOn, Writer,
+    AccountSource, Actor, Added, Audit, AuditFilter, Batch, BudgetChange, BudgetOf, BudgetOwner, Change,
+    Conflict, Filter, KeyNetwork, Origin, Person, Registry, RegistryError, Store, StoreError, ToldAlert,
+    UsageFilter, UsedOn, Writer,
 };
 
 with_both! {
@@ -35,6 +36,8 @@ with_both! {
     a_file_comes_first
     changes_at_once_undo_nothing
     old_changes_are_forgotten
+    a_budget_of_an_alias_is_that_of_its_model_and_told_alerts_are_kept
+    a_reset_leaves_what_open_requests_have_reserved
 }
 
 static ANN: LazyLock<Actor> = LazyLock::new(|| "ann".into());
@@ -168,7 +171,8 @@ async fn a_replica_hears_of_every_change_within_a_second(place: TestStore) {
             assert!(start.elapsed() < Duration::from_secs(60), "nothing heard");
         };
         slowest = slowest.max(start.elapsed());
-        assert_eq!(change, Change::Some(vec![(AccountKind::Key, name)]));
+        let accounts = vec![(AccountKind::Key, name)];
+        assert_eq!(change, Change::Some { accounts, erased: Vec::new() });
     }
     assert!(slowest < Duration::from_millis(700), "{slowest:?} in {:?}", place.url);
     writer.delete(AccountKind::Key, "key-1", audit()).await.expect("deleted");
@@ -176,7 +180,7 @@ async fn a_replica_hears_of_every_change_within_a_second(place: TestStore) {
     let mut heard = HashSet::new();
     while heard.len() < 2 {
         match following.changed(Duration::from_secs(60)).await.expect("an answer") {
-            Some(Change::Some(changes)) => heard.extend(changes),
+            Some(Change::Some { accounts, .. }) => heard.extend(accounts),
             other => panic!("{other:?}"),
         }
     }
@@ -491,6 +495,71 @@ async fn keys_are_made_rotated_and_shown_once(place: TestStore) {
     for key in [&first, &second, &third, &own] {
         assert!(!said.contains(key.reveal()) && !said.contains(&key.digest().to_hex()), "{said}");
     }
+    what_is_gone_is_known_until_the_name_is_erased(&registry, &[first, second, third]).await;
+}
+
+/// The first key was replaced twice; then all of them are deleted.
+async fn what_is_gone_is_known_until_the_name_is_erased(registry: &Registry, keys: &[NewKey; 3]) {
+    let store = registry.store().expect("a store");
+    let revoked = async || {
+        let mut found: Vec<_> = store.revoked_keys().await.expect("a list").into_iter().collect();
+        found.sort_by_key(|key| keys.iter().position(|known| known.digest() == key.digest));
+        found.into_iter().map(|key| (key.digest, key.name, key.consumer)).collect::<Vec<_>>()
+    };
+    let known = |key: &NewKey| (key.digest(), "alice".to_owned(), "team".to_owned());
+    let [first, second, third] = keys;
+    assert_eq!(revoked().await, [known(first)], "the one before still belongs to the key");
+    let seen = |network: &str| KeyNetwork { key: "alice".into(), network: network.into() };
+    let both = [seen("192.0.2.0/24"), seen("198.51.100.0/24"), seen("192.0.2.0/24")];
+    let at = SystemTime::now();
+    let note = async |seen: &[KeyNetwork]| {
+        let noted = store.note_networks(seen, at, |_| true).await.expect("noted");
+        noted
+            .iter()
+            .map(|noted| (noted.before.map(|before| before.has_network), noted.is_new))
+            .collect::<Vec<_>>()
+    };
+    let (nothing, known_one, new_one) = ((None, false), (Some(true), false), (Some(false), true));
+    assert_eq!(note(&both).await, [nothing; 3]);
+    assert_eq!(note(&[both[1].clone(), seen("203.0.113.0/24")]).await, [known_one, new_one]);
+    // A network in daily use is not the first to be forgotten, whether it is noted again or its use is.
+    let further =
+        |from: usize| (from..from + 63).map(|i| seen(&format!("10.0.{i}.0/24"))).collect::<Vec<_>>();
+    assert_eq!(note(&both[..1]).await, [known_one]);
+    assert_eq!(note(&further(0)).await, [new_one; 63]);
+    store.note_keys_used(&both[..1], at).await.expect("noted");
+    assert_eq!(note(&further(63)).await, [new_one; 63]);
+    assert_eq!(note(&both[..2]).await, [known_one, new_one], "the second was forgotten");
+    let an_hour_ago = at - Duration::from_secs(3_600);
+    assert_eq!(store.new_networks(an_hour_ago, 999).await.expect("a list").len(), 1 + 2 * 63 + 1);
+    let told = ToldAlert {
+        receiver: "ops".into(),
+        code: "budget_50".into(),
+        about: "budget of key alice".into(),
+        owner: "key alice".into(),
+        what: "5 of 10".into(),
+        page: "/keys/alice".into(),
+        at,
+        refused: None,
+    };
+    let others = ToldAlert { about: "budget of key bob".into(), owner: "key bob".into(), ..told.clone() };
+    store.note_told_alerts(&[told, others], &[]).await.expect("noted");
+
+    registry.delete(AccountKind::Key, "alice", &ANN).await.expect("deleted");
+    assert_eq!(revoked().await, [known(first), known(second), known(third)]);
+    assert_eq!(store.revoked_keys_named(&["alice".into()]).await.expect("a list").len(), 3);
+    assert_eq!(note(&both[..1]).await, [nothing], "of another key");
+    let mut changes = store.follow().await.expect("followed");
+    registry.erase(&Person::Consumer("team".into()), &ANN).await.expect("erased");
+    assert_eq!(revoked().await, []);
+    let told: Vec<String> =
+        store.told_alerts().await.expect("told").into_iter().map(|told| told.owner).collect();
+    assert_eq!(told, ["key bob"], "no name of the consumer's keys is left");
+    assert_eq!(note(&both[..1]).await, [nothing], "forgotten");
+    assert_eq!(store.new_networks(an_hour_ago, 9).await.expect("a list"), []);
+    let heard = changes.changed(Duration::from_secs(5)).await.expect("an answer");
+    let accounts = vec![(AccountKind::Key, "alice".into())];
+    assert_eq!(heard, Some(Change::Some { accounts, erased: vec!["team".into()] }));
 }
 
 async fn a_file_comes_first(place: TestStore) {
@@ -545,7 +614,7 @@ async fn a_file_comes_first(place: TestStore) {
 async fn changes_at_once_undo_nothing(place: TestStore) {
     let registry = Registry::new(Accounts::default());
     registry.set_store(place.open().await);
-    let registry = std::sync::Arc::new(registry);
+    let registry = Arc::new(registry);
     registry.create_key(&json!({ "name": "alice", "consumer": "team" }), &ANN).await.expect("new");
     for round in 0..15 {
         let disabled = json!({ "disabled": round % 2 == 0 });
@@ -581,4 +650,94 @@ async fn old_changes_are_forgotten(place: TestStore) {
     store.create_all(&many, &audit()).await.expect("written");
     assert!((10..=12).contains(&store.forget_old_changes().await.expect("forgotten")));
     assert_eq!(store.forget_old_changes().await.expect("nothing more"), 0);
+}
+
+async fn a_budget_of_an_alias_is_that_of_its_model_and_told_alerts_are_kept(place: TestStore) {
+    let store = place.open().await;
+    let (now, week) = (SystemTime::now(), Duration::from_secs(7 * 24 * 3_600));
+    store.note_model_names(&[("fast", "llama"), ("llama", "llama")], now, week, 9).await.expect("noted");
+    let registry = Registry::new(Accounts::default());
+    registry.set_store(store.clone());
+    let alice = json!({ "name": "alice", "limit_per_model": { "budget_total": 5 } });
+    registry.create_key(&alice, &ANN).await.expect("new");
+    let (whose, ever) = (BudgetOwner::Key("alice".into()), "ever".parse::<Period>().expect("a period"));
+    let of = |model: &str| BudgetOf { whose: whose.clone(), model: Some(model.into()), per: Calendar::Ever };
+    let added = BudgetChange::TopUp(2_000_000_000);
+    let own = registry.by_own_model(of("fast"), |_| None).await.expect("as noted");
+    let state = registry.change_budget(&own, ever, added, &ANN).await.expect("topped up");
+    assert_eq!((state.added, state.model.as_deref()), (2_000_000_000, Some("llama")));
+    assert_eq!(registry.budget(&of("llama"), ever).await.expect("a budget"), state);
+    assert_eq!(registry.budget(&of("other"), ever).await.expect("a budget").added, 0);
+    // By now it is a model of its own, which has not been ready yet.
+    let own = registry.by_own_model(of("fast"), |name| Some(name.to_owned())).await.expect("as served");
+    let state = registry.change_budget(&own, ever, added, &ANN).await.expect("topped up");
+    assert_eq!((state.added, state.model.as_deref()), (2_000_000_000, Some("fast")));
+
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_298_400_123);
+    let alert = |receiver: &str, code: &str, name: &str| ToldAlert {
+        receiver: receiver.into(),
+        code: code.into(),
+        about: format!("budget of key {name}"),
+        owner: format!("key {name}"),
+        what: "5 of 5".into(),
+        page: format!("/keys/{name}"),
+        at,
+        refused: None,
+    };
+    let [first, second, other] = [
+        alert("ops", "budget_50", "alice"),
+        alert("ops", "budget_80", "alice"),
+        alert("ops", "budget_50", "bob"),
+    ];
+    let told = [first.clone(), second.clone(), other.clone()];
+    store.note_told_alerts(&told, &[]).await.expect("noted");
+    let refused = Some((at + Duration::from_millis(7), 3_000_000_000));
+    let again = ToldAlert { what: "6 of 5".into(), refused, ..first.clone() };
+    let over = [second.receiver, second.code, second.about];
+    store.note_told_alerts(std::slice::from_ref(&again), &[over]).await.expect("noted");
+    assert_eq!(store.told_alerts().await.expect("told"), [again, other.clone()]);
+    store.erase(&Person::Key("alice".into()), audit()).await.expect("erased");
+    assert_eq!(store.told_alerts().await.expect("told"), [other], "no name of it is left");
+}
+
+/// A hard budget of 1, of which 0.9 were reserved when it was reset: once the server had refused that request, twice 0.9 passed.
+async fn a_reset_leaves_what_open_requests_have_reserved(place: TestStore) {
+    let (store, registry) = (place.open().await, Registry::new(Accounts::default()));
+    registry.set_store(store.clone());
+    let limit = json!({
+        "budget_per_day": 1, "budget_per_week": 1, "budget_per_month": 1, "budget_total": 1, "budget_kind": "hard"
+    });
+    registry.create_key(&json!({ "name": "alice", "limit": limit }), &ANN).await.expect("new");
+    let mut counter = Counter::of(&place).await;
+    let who = Key::new("alice", Arc::new(Consumer::new("alice")), KeyDigest::of("")).id;
+    for (per, period) in Calendar::ALL.into_iter().zip(["2026-11-21", "2026-11", "2026-W47", "ever"]) {
+        let period: Period = period.parse().expect("a period");
+        let of = BudgetOf { whose: BudgetOwner::Key("alice".into()), model: None, per };
+        let budget = Subject::of(who).budget(per, period);
+        let settled = budget.settled().expect("a budget");
+        let spent = async || registry.budget(&of, period).await.expect("a budget").spent;
+        let change =
+            async |change| registry.change_budget(&of, period, change, &ANN).await.expect("changed").spent;
+        counter.add_counts(&[(budget, 300), (settled, 300)]).await;
+        counter.add_counts(&[(budget, 900)]).await;
+        assert_eq!(spent().await, 1_200, "{per:?}");
+        assert_eq!(change(BudgetChange::Reset).await, 900, "{per:?}: that is reserved");
+        assert_eq!(change(BudgetChange::Reset).await, 900, "{per:?}: again");
+        counter.add_counts(&[(budget, -900)]).await;
+        assert_eq!(spent().await, 0, "{per:?}: it was given back once");
+        counter.add_counts(&[(budget, 700)]).await;
+        counter.add_counts(&[(budget, -600), (settled, 100)]).await;
+        assert_eq!(change(BudgetChange::Spent(50)).await, 150, "{per:?}");
+        assert_eq!(change(BudgetChange::TopUp(7)).await, 150, "{per:?}");
+        assert_eq!(change(BudgetChange::Reset).await, 0, "{per:?}");
+    }
+    let filter = AuditFilter { action: Some("budget reset".into()), limit: 20, ..AuditFilter::default() };
+    let entries = store.audit(&filter).await.expect("the log");
+    let details: Value =
+        serde_json::from_str(&entries.last().expect("the first").details.to_string()).expect("JSON");
+    assert_eq!(
+        (&details["spent"], &details["still_reserved"]),
+        (&"0.0000012".into(), &"0.0000009".into()),
+        "{details}"
+    );
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use access::{UsageEstimate, UsageHour, Used, UsedCounts};
+use access::{UsageEstimate, UsageHour, Used, UsedCounts, estimate::Media};
 use common::{HOUR, TestStore, used};
 use proptest::{collection::vec, prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use serde_json::json;
@@ -30,7 +30,12 @@ with_both! {
 
 const HOUR_LATER: UsageHour = UsageHour(HOUR.0 + 3_600);
 
-const ESTIMATE: UsageEstimate = UsageEstimate { prompt: 10, completion: 1_000, cost: PRICE * 1_010 };
+const ESTIMATE: UsageEstimate = UsageEstimate {
+    prompt: 10,
+    completion: 1_000,
+    cost: PRICE * 1_010,
+    media: Media { images: 0, sound: 0, characters: 0 },
+};
 
 /// What a token costs.
 const PRICE: i64 = 150;

@@ -5,7 +5,7 @@
 //! /auth ─decided()─▶ counters, histogram ─┐
 //!            └─────▶ queue ───────────────┴─collect()─▶ the last hour, the last 1,000, subscribers
 //!                                                                          ▲
-//! the ledger ─settled()─▶ performance of models and servers ────────────────┘ outcomes
+//! the ledger ─settled()─▶ performance of models and servers, subscribers ───┘ outcomes
 //!            └───────────▶ tallies of consumers, models and servers, for metrics ◀─allowed(), refused()─ usage
 //! ```
 //!
@@ -18,20 +18,23 @@
 //! plus 24 bytes for each reason that occurs in a point. For models and
 //! servers see `performance.rs` and `tally.rs`.
 
+mod chosen;
 mod counters;
 mod histogram;
+mod network;
 mod performance;
 mod recent;
 mod record;
 mod series;
 mod settled;
 mod tally;
+mod trace;
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -43,18 +46,21 @@ use metering::Ending;
 use performance::Performances;
 use recent::Recent;
 use series::{Series, Snapshot};
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::TryRecvError};
 
+pub use chosen::ChosenServer;
 pub use histogram::Latencies;
+pub use network::Network;
 pub use performance::{MAX_SUBJECTS, Performance, RequestCounts};
 pub use recent::RECENT;
 pub use record::{Decided, Record, Refused};
 pub use series::Point;
 pub use settled::{AnsweringServer, SettledRequest};
 pub use tally::{
-    Allowed, MAX_REASONS, MOST_TALLIES, OTHER_REASON, OTHERS, Tallies, TalliesOf, Tally, TallyBounds,
-    TimeTally, TokenTally, UNKNOWN,
+    Allowed, CorrectionTally, MAX_REASONS, MOST_TALLIES, OTHER_REASON, OTHERS, Tallies, TalliesOf, Tally,
+    TallyBounds, TimeTally, TokenTally, UNKNOWN,
 };
+pub use trace::{DecisionSpan, OperationSpan, Sampler};
 
 /// How often to call [`Telemetry::collect`].
 pub const COLLECT_EVERY: Duration = Duration::from_millis(100);
@@ -65,6 +71,19 @@ const LAG: usize = 64;
 
 /// The decisions of one collection, oldest first.
 pub type Batch = Arc<[Arc<Record>]>;
+/// Requests that were settled together.
+pub type SettledBatch = Arc<[Arc<SettledRequest>]>;
+
+/// Hands over what is waiting for a subscriber now, such as before the process ends. Some may have been missed.
+pub fn take_waiting(decisions: &mut broadcast::Receiver<Batch>, mut each: impl FnMut(&Batch)) {
+    loop {
+        match decisions.try_recv() {
+            Ok(batch) => each(&batch),
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+        }
+    }
+}
 
 /// All that is recorded about decisions.
 #[derive(Debug)]
@@ -74,9 +93,11 @@ pub struct Telemetry {
     queue: ArrayQueue<Record>,
     lost: AtomicU64,
     live: broadcast::Sender<Batch>,
+    settled: broadcast::Sender<SettledBatch>,
     collected: Mutex<Collected>,
     performances: Mutex<Performances>,
     tallies: Mutex<Tallies>,
+    notes_networks: AtomicBool,
 }
 
 /// What readers see besides the counters.
@@ -143,9 +164,11 @@ impl Default for Telemetry {
             queue: ArrayQueue::new(QUEUE),
             lost: AtomicU64::new(0),
             live: broadcast::Sender::new(LAG),
+            settled: broadcast::Sender::new(LAG),
             collected: Mutex::default(),
             performances: Mutex::default(),
             tallies: Mutex::default(),
+            notes_networks: AtomicBool::new(false),
         }
     }
 }
@@ -236,6 +259,21 @@ impl Telemetry {
         drop(tallies);
         let mut collected = self.collected();
         requests.iter().for_each(|settled| collected.recent.settle(settled));
+        drop(collected);
+        if self.settled.receiver_count() > 0 {
+            // The only error is that there are no subscribers.
+            let _ = self.settled.send(requests.into());
+        }
+    }
+
+    /// Sets whether records are to have the network from which the request came.
+    pub fn note_networks(&self, notes: bool) {
+        self.notes_networks.store(notes, Ordering::Relaxed);
+    }
+
+    /// Whether records are to have the network from which the request came.
+    pub fn notes_networks(&self) -> bool {
+        self.notes_networks.load(Ordering::Relaxed)
     }
 
     /// Sets how many consumers, models and servers have counts of their own in [`tallies`](Self::tallies).
@@ -252,6 +290,12 @@ impl Telemetry {
     /// `/auth`.
     pub fn refused(&self, consumer: &str, model: Option<&str>, code: &'static str, count: u64, now: Instant) {
         self.tallies_mut().refuse(consumer, model, code, count, now);
+    }
+
+    /// Counts what a server's counters have corrected in requests that were settled before: tokens of prompts and of answers, below
+    /// zero if there were fewer. Not for `/auth`.
+    pub fn corrected(&self, consumer: &str, model: &str, tokens: [i64; 2], now: Instant) {
+        self.tallies_mut().correct(consumer, model, tokens, now);
     }
 
     /// What was counted for each consumer, model and server.
@@ -292,6 +336,11 @@ impl Telemetry {
     /// gets an error that says so.
     pub fn subscribe(&self) -> broadcast::Receiver<Batch> {
         self.live.subscribe()
+    }
+
+    /// Subscribes to what becomes of admitted requests. A slow subscriber loses the oldest batches, and gets an error that says so.
+    pub fn subscribe_settled(&self) -> broadcast::Receiver<SettledBatch> {
+        self.settled.subscribe()
     }
 
     fn snapshot(&self) -> Snapshot {

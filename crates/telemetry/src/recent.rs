@@ -79,7 +79,7 @@ fn id_of_admitted(record: &Record) -> Option<RequestId> {
 mod tests {
     use std::time::{Instant, SystemTime};
 
-    use metering::{Ending, UsageKind, UsedTokens};
+    use metering::{Ending, MeteredEndpoint, UsageKind, UsedTokens};
 
     use super::*;
     use crate::{Decided, Filter, Refused, Telemetry};
@@ -107,6 +107,7 @@ mod tests {
             request: RequestId(id),
             consumer: "team".into(),
             model: "llama".into(),
+            endpoint: MeteredEndpoint::ChatCompletions,
             server: None,
             ending,
             status: None,
@@ -115,6 +116,7 @@ mod tests {
             kind: UsageKind::Exact,
             used: UsedTokens { prompt: id as u64, cached: None, completion: 1 },
             cost: 0,
+            span: None,
         };
         telemetry.settled(&[Arc::new(settled)], Instant::now());
     }

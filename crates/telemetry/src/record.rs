@@ -10,7 +10,7 @@ use std::{
 
 use metering::Ending;
 
-use crate::SettledRequest;
+use crate::{ChosenServer, DecisionSpan, Network, SettledRequest};
 
 /// A decision of `/auth`, or a refusal of what Traefik has not asked about, at the moment when it is made. Holds no body, and no secret.
 #[derive(Clone, Copy)]
@@ -37,7 +37,8 @@ pub struct Decided<'a> {
     pub refused: Option<Refused<'a>>,
     /// The estimated tokens, if they were estimated.
     pub tokens: Option<u32>,
-    /// How long the decision took, from question to answer; `None` if Traefik did not ask.
+    /// How long the decision took, from question to answer, without the time for which it waited for a server; `None` if Traefik
+    /// did not ask.
     pub latency: Option<Duration>,
 }
 
@@ -60,12 +61,20 @@ pub struct Record {
     pub refused: Option<&'static str>,
     /// The client's address, if the request was refused and Traefik has said it.
     pub from: Option<IpAddr>,
+    /// The network from which it came, if that is [to be noted](crate::Telemetry::notes_networks).
+    pub network: Option<Network>,
     /// The estimated tokens, if they were estimated.
     pub tokens: Option<u32>,
     /// How long the decision took; `None` if Traefik did not ask.
     pub latency: Option<Duration>,
+    /// How long it waited until a server had room, if it did.
+    pub waited: Option<Duration>,
     /// The id of its trace, if whoever keeps the record has looked for it.
     pub trace: Option<u128>,
+    /// Its span, if it is to have one.
+    pub span: Option<Box<DecisionSpan>>,
+    /// The server that Modelgate has chosen for it, if it has.
+    pub chosen: Option<Arc<ChosenServer>>,
     /// What became of the request, if it was allowed and that is known.
     pub settled: Option<Arc<SettledRequest>>,
     /// All texts in one string, so that a record needs a single allocation.
@@ -138,7 +147,21 @@ impl Record {
         end_of.next().into_iter().for_each(|end| *end = position(&text));
         let Decided { at, from, tokens, latency, .. } = *decided;
         let refused = decided.refused.map(|refused| refused.code);
-        Self { at, refused, from, tokens, latency, trace: None, settled: None, text, ends }
+        Self {
+            at,
+            refused,
+            from,
+            network: None,
+            tokens,
+            latency,
+            waited: None,
+            trace: None,
+            span: None,
+            chosen: None,
+            settled: None,
+            text,
+            ends,
+        }
     }
 
     /// The id of the request that Modelgate has chosen, as servers and Traefik's log have it.

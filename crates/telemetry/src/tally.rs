@@ -103,6 +103,15 @@ pub struct TokenTally {
     pub cost: u64,
 }
 
+/// Corrections of tokens that were counted before. Counters only grow, so each direction has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CorrectionTally {
+    /// Tokens that were used besides.
+    pub more: u64,
+    /// Tokens that were counted, and not used.
+    pub less: u64,
+}
+
 /// What is counted for one consumer, model or server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
@@ -114,6 +123,8 @@ pub struct Tally {
     pub ended: RequestCounts,
     /// Tokens by how well they are known, as in [`UsageKind::ALL`].
     pub tokens: [TokenTally; UsageKind::ALL.len()],
+    /// What servers' counters have corrected since, in tokens of prompts and of answers.
+    pub corrected: [CorrectionTally; 2],
     /// Times to first token.
     pub first_token: TimeTally,
     /// How long requests took.
@@ -127,6 +138,7 @@ impl Default for Tally {
             refused: Vec::new(),
             ended: RequestCounts::default(),
             tokens: Default::default(),
+            corrected: Default::default(),
             first_token: TimeTally::new(&FIRST_TOKEN),
             duration: TimeTally::new(&DURATION),
         }
@@ -168,6 +180,13 @@ impl Tally {
         self.use_tokens(settled.kind, &used);
         settled.time_to_first_token.into_iter().for_each(|time| self.first_token.add(time));
         settled.duration.into_iter().for_each(|time| self.duration.add(time));
+    }
+
+    fn correct(&mut self, tokens: [i64; 2]) {
+        for (tally, tokens) in self.corrected.iter_mut().zip(tokens) {
+            let sum = if tokens < 0 { &mut tally.less } else { &mut tally.more };
+            *sum = sum.saturating_add(tokens.unsigned_abs());
+        }
     }
 
     fn use_tokens(&mut self, kind: UsageKind, used: &TokenTally) {
@@ -241,6 +260,11 @@ impl Tallies {
     ) {
         self.consumers.of(consumer, now).refuse(code, count);
         model.into_iter().for_each(|model| self.models.of(model, now).refuse(code, count));
+    }
+
+    pub(crate) fn correct(&mut self, consumer: &str, model: &str, tokens: [i64; 2], now: Instant) {
+        self.consumers.of(consumer, now).correct(tokens);
+        self.models.of(model, now).correct(tokens);
     }
 
     pub(crate) fn settle(&mut self, settled: &SettledRequest, now: Instant) {

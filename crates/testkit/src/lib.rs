@@ -27,6 +27,7 @@ pub mod modelgate;
 pub mod postgres;
 pub mod program;
 pub mod prometheus;
+pub mod receivers;
 pub mod redis;
 pub mod secrets;
 pub mod sim;

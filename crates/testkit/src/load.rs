@@ -43,6 +43,8 @@ pub struct Load {
     headers: HeaderMap,
     connections: usize,
     until: Until,
+    /// Between the beginnings of two requests of a connection; `None`: as fast as they are answered.
+    pace: Option<Duration>,
     client: Client,
 }
 
@@ -88,6 +90,7 @@ impl Load {
             headers,
             connections: 4,
             until: Until::Sent(100),
+            pace: None,
             client: crate::client(),
         }
     }
@@ -131,6 +134,17 @@ impl Load {
         self
     }
 
+    /// So many requests a second over all connections, and not as many as there can be.
+    ///
+    /// # Panics
+    /// If that is not a positive number.
+    #[must_use]
+    pub fn rate(mut self, per_second: f64) -> Self {
+        let connections = u32::try_from(self.connections).expect("a number of connections");
+        self.pace = Some(Duration::from_secs_f64(f64::from(connections) / per_second));
+        self
+    }
+
     /// Another client than [`crate::client`], for example one with HTTP/2 or a CA.
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
@@ -168,6 +182,9 @@ impl Load {
             match self.send().await {
                 Ok((status, server)) => report.count(status, server, begin.elapsed()),
                 Err(error) => report.errors.push(error),
+            }
+            if let Some(pace) = self.pace {
+                tokio::time::sleep(pace.saturating_sub(begin.elapsed())).await;
             }
         }
     }

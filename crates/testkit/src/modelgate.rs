@@ -31,6 +31,7 @@ pub struct Builder {
     bind: IpAddr,
     keeps_state: bool,
     hands_over: bool,
+    is_unread: bool,
     ports: Option<Ports>,
     env: Vec<(String, OsString)>,
 }
@@ -115,6 +116,13 @@ impl Builder {
         self
     }
 
+    /// Starts it with nobody who reads what it prints: its output goes to pipes whose readers have gone. [`Modelgate::log`] stays empty.
+    #[must_use]
+    pub fn unread(mut self) -> Self {
+        self.is_unread = true;
+        self
+    }
+
     /// Starts it and waits until it is alive (`/healthz`); see [`Modelgate::wait_ready`] for its first survey.
     ///
     /// # Panics
@@ -151,6 +159,9 @@ impl Builder {
         if self.keeps_state {
             launch = launch.env("MODELGATE_STATE_DIR", folder.join("state"));
         }
+        if self.is_unread {
+            launch = launch.unread();
+        }
         self.env.iter().fold(launch, |launch, (name, value)| launch.env(name, value))
     }
 }
@@ -166,6 +177,7 @@ impl Modelgate {
             bind: Ipv4Addr::LOCALHOST.into(),
             keeps_state: false,
             hands_over: false,
+            is_unread: false,
             ports: None,
             env: Vec::new(),
         }

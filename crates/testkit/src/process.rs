@@ -31,6 +31,8 @@ pub(crate) struct Launch {
     env: Vec<(OsString, Option<OsString>)>,
     /// Handed over as systemd does: <https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html>.
     sockets: Vec<Arc<TcpListener>>,
+    /// Nobody reads what it prints.
+    is_unread: bool,
 }
 
 /// The first file descriptor that systemd hands over.
@@ -38,7 +40,13 @@ const FIRST_SOCKET: i32 = 3;
 
 impl Launch {
     pub(crate) fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new(), sockets: Vec::new() }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            sockets: Vec::new(),
+            is_unread: false,
+        }
     }
 
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -58,6 +66,12 @@ impl Launch {
 
     pub(crate) fn sockets(mut self, sockets: &[Arc<TcpListener>]) -> Self {
         self.sockets = sockets.to_vec();
+        self
+    }
+
+    /// Its output goes to pipes whose readers have gone, and not to its log.
+    pub(crate) fn unread(mut self) -> Self {
+        self.is_unread = true;
         self
     }
 
@@ -115,9 +129,13 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the program; its output is appended to the file `log`.
     pub(crate) fn start(launch: &Launch, log: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(log)?;
         let mut command = launch.command();
-        command.stdout(file.try_clone()?).stderr(file);
+        if launch.is_unread {
+            command.stdout(io::pipe()?.1).stderr(io::pipe()?.1);
+        } else {
+            let file = OpenOptions::new().create(true).append(true).open(log)?;
+            command.stdout(file.try_clone()?).stderr(file);
+        }
         Ok(Self { child: spawn_from_lasting_thread(command)?, log: log.to_owned() })
     }
 

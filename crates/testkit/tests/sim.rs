@@ -188,6 +188,17 @@ async fn counts_who_runs_and_who_waits() {
         metrics.contains("vllm:num_requests_waiting{engine=\"0\",model_name=\"llama\"} 3.0\n"),
         "{metrics}"
     );
+    assert_eq!((sim.queued(), sim.pages()), (3, 1));
+    // Those that run are answered when a test says so, and two others run.
+    sim.answer_now();
+    eventually(TIMEOUT, || async { (sim.running_and_waiting() == (2, 1)).then_some(()) }).await;
+    // One page more, and whoever asks then waits.
+    sim.allow_pages(Some(1));
+    assert_eq!(get(&sim, "/metrics").await.status(), 200);
+    let mut page = Box::pin(get(&sim, "/metrics"));
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut page).await.is_err());
+    sim.allow_pages(None);
+    assert_eq!((page.await.status().as_u16(), sim.pages()), (200, 3));
     // The clients leave, and the server notices.
     load.abort();
     eventually(TIMEOUT, || async { (sim.running_and_waiting() == (0, 0)).then_some(()) }).await;

@@ -11,7 +11,8 @@ use crate::{Gateway, RenderOptions, render};
 /// that applications with a short rule do not get their own requests there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// The highest priority of Modelgate's routers: a rule of no more characters loses to them.
+    /// The highest priority of Modelgate's routers. A longer rule keeps all requests; one that is a few characters shorter keeps some,
+    /// since the routers for other kinds of requests have lower priorities.
     pub priority: usize,
 }
 
@@ -35,10 +36,10 @@ impl fmt::Display for Claim {
         let Self { priority } = self;
         write!(
             f,
-            "traefik.hosts is not set, so Modelgate answers for its paths (/v1/, /models/, ...) on every host. Another application \
-             on the same Traefik keeps such requests only if its router's rule has more than {priority} characters, which \
-             Host(`app.lan`) has not. If there is one, set traefik.hosts to the hosts of Modelgate, or give that router a \
-             priority above {priority}"
+            "traefik.hosts is not set, so Modelgate answers for its paths (/v1/, /models/, ...) on every host. Traefik prefers \
+             the longer rule: another application on the same Traefik may lose requests with such paths if its router's rule has \
+             {priority} characters or fewer; Host(`app.lan`) has 15. If there is one, set traefik.hosts to the hosts of Modelgate, or \
+             give that router a priority above {priority}"
         )
     }
 }

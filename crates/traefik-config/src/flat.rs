@@ -100,7 +100,7 @@ impl Routers<'_> {
                 let mut router = front.root("", rank + usize::from(!way.matcher.is_empty()));
                 router.rule = rule::all(&[&front.hosts, &matcher]);
                 router.middlewares.extend(front.prefix.iter().chain(&questions).cloned());
-                router.middlewares.extend(way.middlewares.iter().cloned());
+                router.middlewares.extend(way.counters.iter().chain(&way.middlewares).cloned());
                 router.service = Some(way.service.clone());
                 self.http.routers.insert(format!("{}{}{}", group.route, way.suffix, suffix), router);
             }

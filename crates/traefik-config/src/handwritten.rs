@@ -1,11 +1,12 @@
 //! The middleware that operators write themselves, as labels for Traefik's Docker provider
-//! (<https://doc.traefik.io/traefik/reference/routing-configuration/other-providers/docker/>).
+//! (<https://doc.traefik.io/traefik/reference/routing-configuration/other-providers/docker/>) or as a document for its file provider
+//! (<https://doc.traefik.io/traefik/reference/install-configuration/providers/others/file/>).
 //!
 //! It is the middleware rendered for the operator's own routers, with the model in its address, so that the rendered and the
 //! handwritten one cannot differ.
 
 use catalogue::Catalogue;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Gateway, RenderOptions, render,
@@ -20,11 +21,7 @@ const NAME: &str = "check";
 ///
 /// Labels cannot hold Modelgate's CA, which is created at the first start, so they tell Traefik not to verify the certificate.
 pub fn check_labels(options: &RenderOptions, authority: &str, model: &str) -> Vec<String> {
-    let gateway = Gateway { authority: authority.to_owned(), ca_pem: String::new() };
-    let document = render(&Catalogue::default(), options, &gateway);
-    let Some(mut check) = gate(document.http) else { return Vec::new() };
-    check.address = check.address.replacen(GATE, &format!("?model={}", encoded(model)), 1);
-    let fields = serde_json::to_value(&check).expect("plain values can be written");
+    let fields = check_fields(options, authority, model);
     let mut labels = Vec::new();
     for (field, value) in fields.as_object().into_iter().flatten() {
         let value = match value {
@@ -41,6 +38,22 @@ pub fn check_labels(options: &RenderOptions, authority: &str, model: &str) -> Ve
         labels.push(label(&field.to_ascii_lowercase(), &value));
     }
     labels
+}
+
+/// The same as a document for the file provider.
+pub fn check_document(options: &RenderOptions, authority: &str, model: &str) -> Value {
+    let mut fields = check_fields(options, authority, model);
+    fields["tls"] = json!({ "insecureSkipVerify": true });
+    json!({ "http": { "middlewares": { NAME: { "forwardAuth": fields } } } })
+}
+
+/// The fields of the middleware; none if nothing is rendered for the operator's own routers.
+fn check_fields(options: &RenderOptions, authority: &str, model: &str) -> Value {
+    let gateway = Gateway { authority: authority.to_owned(), ca_pem: String::new() };
+    let document = render(&Catalogue::default(), options, &gateway);
+    let Some(mut check) = gate(document.http) else { return Value::Null };
+    check.address = check.address.replacen(GATE, &format!("?model={}", encoded(model)), 1);
+    serde_json::to_value(&check).expect("plain values can be written")
 }
 
 /// The query of `/auth` for the operator's own routers.

@@ -30,10 +30,10 @@ mod wire;
 mod withheld;
 
 pub use advisory::{Advisory, Fault, advisories};
-use catalogue::Catalogue;
+use catalogue::{Catalogue, Pool, RouteGroup};
 pub use claim::Claim;
 pub use front::{MODELGATE_SERVICE, REFUSE_PREFIX, SIZED_GATE, WEBSOCKET_GATE, as_v1, bases};
-pub use handwritten::check_labels;
+pub use handwritten::{check_document, check_labels};
 pub use options::{ClientCertificate, Cors, Dashboard, Gateway, Hsts, RenderOptions, Tls};
 pub use rule::paths as api_rules;
 pub use shortcomings::{Lack, Shortcoming, shortcomings};
@@ -41,6 +41,11 @@ pub use version::{InvalidVersion, TraefikVersion};
 pub use way::{Arrival, AuthQuestion, RouterStep, RouterWay, Verdict};
 pub use wire::Document;
 pub use withheld::is_withheld;
+
+/// Whether a document for this version has a route for each server of the group, which `/auth` may choose.
+pub fn has_server_routes(pool: &Pool, group: &RouteGroup, version: TraefikVersion) -> bool {
+    group.pick.is_some() && upstream::can_pick(pool, group, version)
+}
 
 /// Renders the document. The same catalogue, options and gateway give the same bytes.
 pub fn render(catalogue: &Catalogue, options: &RenderOptions, gateway: &Gateway) -> Document {

@@ -6,7 +6,7 @@ use catalogue::{Catalogue, Pool, RouteGroup, Strategy, TraefikSeen};
 
 use crate::{
     InvalidVersion, RenderOptions, TraefikVersion, flat,
-    upstream::{Rewriting, by_priority, is_checked, rewriting},
+    upstream::{Rewriting, by_priority, can_pick, is_checked, rewriting, unchecked},
 };
 pub use shortcoming::{Lack, Shortcoming};
 
@@ -83,6 +83,13 @@ fn of_services(pool: &Pool, group: &RouteGroup, options: &RenderOptions, say: &m
             say(Lack::Strategy { strategy, since: "3.6" });
         }
         Some(Strategy::Hrw) if settings.sticky_cookie.is_some() => say(Lack::CookieWithHrw),
+        Some(strategy) if strategy.is_modelgates() && !version.is_layered() => {
+            say(Lack::Strategy { strategy, since: "3.6.2" });
+        }
+        Some(strategy) if group.pick.is_some() && !can_pick(pool, group, version) => {
+            let server = unchecked(pool, group).map_or_else(String::new, |server| server.spec.name.clone());
+            say(Lack::UncheckedChoice { strategy, server });
+        }
         _ => {}
     }
     if settings.passive_max_failed_attempts.is_some() && !version.checks_passively() {

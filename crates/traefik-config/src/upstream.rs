@@ -8,16 +8,24 @@
 //! loadBalancer ◀──────┘
 //! ```
 //!
-//! A step is left out if no setting asks for it.
+//! A step is left out if no setting asks for it. Where `/auth` chooses the server, a router of its own leads there:
+//!
+//! ```text
+//! 3.7: router ─▶ … ─▶ [modelgate-502] ─▶ path ─▶ failover on 502–504 ─▶ loadBalancer with one server
+//!                                                                    └▶ retry ─▶ the same services as above
+//! 3.6: router ─▶ … ─▶ retry ─▶ path ─▶ failover ─▶ loadBalancer with one server, checked ─▶ the same services as above
+//! ```
 
 mod service;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use catalogue::{Api, BasePath, Catalogue, Kind, ModelSettings, Pool, RouteGroup, ServerRecord};
+use catalogue::{
+    Api, BasePath, Catalogue, Kind, ModelSettings, Pool, RouteGroup, RouteId, ServerRecord, ServerRoute,
+};
 use serde::Serialize;
 use service::ServerUrls;
-pub(crate) use service::is_checked;
+pub(crate) use service::{can_pick, is_checked, unchecked};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -45,7 +53,20 @@ pub(crate) struct Way {
     pub(crate) suffix: &'static str,
     /// The rule for the part of the group's requests that it takes; empty: all that no other way takes.
     pub(crate) matcher: String,
-    /// The middlewares, in order.
+    /// The middlewares that count concurrent requests, which come before the others.
+    pub(crate) counters: Vec<String>,
+    /// The other middlewares, in order.
+    pub(crate) middlewares: Vec<String>,
+    pub(crate) service: String,
+    /// The ways to each server that `/auth` may choose.
+    pub(crate) servers: Vec<ServerWay>,
+}
+
+/// A router that leads to one server, and to the group's others if that one fails.
+pub(crate) struct ServerWay {
+    /// The value of `X-Inference-Server`.
+    pub(crate) id: RouteId,
+    /// The middlewares behind those that count, in order.
     pub(crate) middlewares: Vec<String>,
     pub(crate) service: String,
 }
@@ -74,35 +95,63 @@ impl Upstream<'_> {
         if matches!(rewriting, Rewriting::Each) && !self.options.version.preserves_path() {
             return Vec::new();
         }
-        let mut middlewares = self.concurrency(&pool.settings, group, pool);
-        middlewares.extend(self.retry(&pool.settings));
-        middlewares.extend(self.names_in_paths(pool));
+        let mut middlewares = self.names_in_paths(pool);
         middlewares.extend(self.conversations(pool, group));
         middlewares.extend(self.origins(pool, group));
-        let way = |suffix, matcher, middlewares, service| Way { suffix, matcher, middlewares, service };
         match rewriting {
-            Rewriting::None => {
-                vec![way("", String::new(), middlewares, self.service(pool, group, ServerUrls::Plain))]
-            }
+            Rewriting::None => vec![self.way((pool, group), ServerUrls::Plain, middlewares)],
             Rewriting::All(base) => {
                 middlewares.push(self.replace_v1(&format!("modelgate-base-{}", hash(&base.as_str())), &base));
-                vec![way("", String::new(), middlewares, self.service(pool, group, ServerUrls::Plain))]
+                vec![self.way((pool, group), ServerUrls::Plain, middlewares)]
             }
             // A base path in a server's URL is put before every path, but it is meant only for those under /v1.
             Rewriting::Each => {
                 let mut stripped = middlewares.clone();
                 stripped.push(self.replace_v1(STRIP, &BasePath::parse("/").expect("the root is one")));
-                vec![
-                    way(
-                        "-v1",
-                        self.v1_paths(pool),
-                        stripped,
-                        self.service(pool, group, ServerUrls::WithBasePath),
-                    ),
-                    way("", String::new(), middlewares, self.service(pool, group, ServerUrls::Plain)),
-                ]
+                let under_v1 = self.way((pool, group), ServerUrls::WithBasePath, stripped);
+                let matcher = self.v1_paths(pool);
+                let rest = self.way((pool, group), ServerUrls::Plain, middlewares);
+                vec![Way { suffix: "-v1", matcher, ..under_v1 }, rest]
             }
         }
+    }
+
+    /// The way to a group's servers behind these middlewares, which change paths and headers.
+    fn way(&mut self, (pool, group): (&Pool, &RouteGroup), urls: ServerUrls, changes: Vec<String>) -> Way {
+        let counters = self.concurrency(&pool.settings, group, pool);
+        let retry = self.retry(&pool.settings);
+        let service = self.service(pool, group, urls);
+        let pick = group.pick.as_ref().filter(|_| can_pick(pool, group, self.options.version));
+        let mut servers = Vec::new();
+        for ServerRoute { id, server } in pick.iter().flat_map(|pick| &*pick.routes) {
+            let (first, service) = self.one_server(pool, server, urls, (&service, &retry));
+            let middlewares = first.into_iter().chain(changes.iter().cloned()).collect();
+            servers.push(ServerWay { id: id.clone(), middlewares, service });
+        }
+        let middlewares = retry.into_iter().chain(changes).collect();
+        Way { suffix: "", matcher: String::new(), counters, middlewares, service, servers }
+    }
+
+    /// One server, then the others: the middlewares before it, and its service.
+    ///
+    /// From 3.7 on Traefik sends a request that the server has not answered to the others (`failover`), which it can only do if it
+    /// keeps the body; so it keeps it once, and `retry` is put behind that. Before 3.7 only a server that is known to be down is
+    /// left out, and `retry` tries again once that is known.
+    fn one_server(
+        &mut self,
+        pool: &Pool,
+        server: &Arc<ServerRecord>,
+        urls: ServerUrls,
+        (others, retry): (&str, &[String]),
+    ) -> (Vec<String>, String) {
+        if !self.options.version.fails_over_on_status() {
+            return (retry.to_vec(), self.watched_server(&pool.settings, server, urls, others));
+        }
+        let (page, again) = match retry {
+            [page, again @ ..] => (vec![page.clone()], again.to_vec()),
+            [] => Default::default(),
+        };
+        (page, self.tried_server(&pool.settings, server, urls, (others, again)))
     }
 
     /// Traefik counts per router and source, so a header that is constant for a router makes one limit for all of the router's

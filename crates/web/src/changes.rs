@@ -50,15 +50,16 @@ fn servers(old: &Catalogue, new: &Catalogue) -> Vec<String> {
     let others = after.iter().flat_map(|(id, now)| match before.get(id) {
         Some(then) if then == now => Vec::new(),
         None => {
-            vec![format!("server {} has appeared and {}", now.spec.name, state(&now.state, Since::Appeared))]
+            vec![format!("server {} has appeared and {}", now.spec.name, state(now, Since::Appeared))]
         }
         Some(then) => server(then, now),
     });
     gone.chain(others).collect()
 }
 
-fn state(state: &ServerState, since: Since) -> String {
-    match state {
+fn state(server: &ServerRecord, since: Since) -> String {
+    match &server.state {
+        ServerState::Ready if server.models.is_empty() => "answers, and has no models".into(),
         ServerState::Ready => since.ready().to_owned(),
         ServerState::Starting(why) => format!("is starting: {why}"),
         ServerState::Draining(why) => format!("has been withdrawn: {why}"),
@@ -70,7 +71,7 @@ fn server(then: &ServerRecord, now: &ServerRecord) -> Vec<String> {
     let name = &now.spec.name;
     let mut said = Vec::new();
     if then.state.name() != now.state.name() {
-        said.push(format!("server {name} {}", state(&now.state, Since::Changed)));
+        said.push(format!("server {name} {}", state(now, Since::Changed)));
     }
     if then.spec.incarnation != now.spec.incarnation {
         said.push(format!("server {name} was started anew"));

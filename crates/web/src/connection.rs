@@ -5,17 +5,24 @@
 //!
 //! One HTTP/2 connection carries the requests of all of Traefik's clients. If one client's behaviour ended it, the others would
 //! get a bare 500: so h2's limits against misbehaving peers are raised to suit a peer that speaks for many clients.
+//!
+//! At the end, GOAWAY tells Traefik to ask elsewhere. Go's client loses a request with a body that has chosen the connection but has
+//! sent nothing yet when GOAWAY comes (<https://github.com/golang/go/issues/62450>: "cannot rewind body after connection loss"), and
+//! Traefik then answers with a bare 500. So all answers wait for a moment before: clients ask no more, what Traefik has begun to
+//! send arrives, and only then does GOAWAY leave, ahead of the answers.
 
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    mem,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -35,7 +42,8 @@ use hyper_util::{
 use tokio::{
     net::TcpStream,
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
+    task::{JoinError, JoinHandle},
     time::{Instant, interval, sleep, sleep_until, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -51,6 +59,10 @@ const FINISH: Duration = Duration::from_secs(5);
 /// How long a new connection is left alone at the end: its first request is on its way. hyper closes a connection on which nothing
 /// has come without a word, and Traefik does not send a request with a body again.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
+/// At the end, no request must have come for this long before GOAWAY is sent.
+const QUIET: Duration = Duration::from_millis(50);
+/// But it is sent after this time at the latest.
+const LONGEST_HOLD: Duration = Duration::from_millis(250);
 /// The maximum number of concurrent streams: Traefik sends all requests over one connection.
 const MAX_STREAMS: u32 = 4096;
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -173,7 +185,10 @@ async fn serve_one(stream: TcpStream, address: IpAddr, serving: Serving) {
     let enough = async {
         tokio::select! {
             () = activity.idle_for(IDLE) => {}
-            () = wait_for(shutdown) => sleep_until(since + FIRST_REQUEST).await,
+            () = wait_for(shutdown) => {
+                sleep_until(since + FIRST_REQUEST).await;
+                activity.hold_answers().await;
+            }
         }
     };
     // A request may be on its way right now: GOAWAY tells the client to send it again elsewhere.
@@ -181,7 +196,16 @@ async fn serve_one(stream: TcpStream, address: IpAddr, serving: Serving) {
         ended = poll_fn(|context| questions.poll(connection.as_mut(), context)) => ended,
         () = enough => {
             connection.as_mut().graceful_shutdown();
-            poll_fn(|context| questions.poll(connection.as_mut(), context)).await
+            let mut is_told = false;
+            poll_fn(|context| {
+                let ended = questions.poll(connection.as_mut(), context);
+                if !mem::replace(&mut is_told, true) {
+                    activity.release_answers();
+                    context.waker().wake_by_ref();
+                }
+                ended
+            })
+            .await
         }
     };
     if let Err(error) = ended {
@@ -225,8 +249,11 @@ fn answer(
         let response = match is_short {
             true => AssertUnwindSafe(answer).catch_unwind().await.ok(),
             // Reading it takes so long that it would delay the others.
-            false => pool.spawn(answer).await.ok(),
+            false => AbortedOnDrop(pool.spawn(answer)).await.ok(),
         };
+        if under_way.0.is_held.load(Ordering::SeqCst) {
+            under_way.0.released().await;
+        }
         drop(under_way);
         // A bug of ours must not end the connection that all clients share.
         let response = response.unwrap_or_else(|| {
@@ -235,6 +262,23 @@ fn answer(
             response
         });
         Ok(response)
+    }
+}
+
+/// A task that ends when nobody waits for it any more: its client has gone away.
+struct AbortedOnDrop<T>(JoinHandle<T>);
+
+impl<T> Future for AbortedOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for AbortedOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -260,16 +304,53 @@ struct Activity {
     since: Instant,
     last: AtomicU64,
     under_way: AtomicUsize,
+    /// Answers wait for `release`.
+    is_held: AtomicBool,
+    release: Notify,
 }
 
 impl Activity {
     fn new() -> Self {
-        Self { since: Instant::now(), last: AtomicU64::new(0), under_way: AtomicUsize::new(0) }
+        Self {
+            since: Instant::now(),
+            last: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
+            is_held: AtomicBool::new(false),
+            release: Notify::new(),
+        }
     }
 
     fn touch(&self) {
         let seconds = self.since.elapsed().as_secs();
         self.last.store(seconds, Ordering::Relaxed);
+    }
+
+    /// From now on answers wait; returns once no more requests come.
+    async fn hold_answers(&self) {
+        self.is_held.store(true, Ordering::SeqCst);
+        let latest = Instant::now() + LONGEST_HOLD;
+        loop {
+            // Nothing is answered now: the number grows with each request that comes.
+            let before = self.under_way.load(Ordering::Relaxed);
+            sleep(QUIET).await;
+            if self.under_way.load(Ordering::Relaxed) <= before || Instant::now() >= latest {
+                return;
+            }
+        }
+    }
+
+    /// Waits while answers are held.
+    async fn released(&self) {
+        // A `Notified` hears of what happens once it has been made.
+        let release = self.release.notified();
+        if self.is_held.load(Ordering::SeqCst) {
+            release.await;
+        }
+    }
+
+    fn release_answers(&self) {
+        self.is_held.store(false, Ordering::SeqCst);
+        self.release.notify_waiters();
     }
 
     /// Returns once there has been no request for this long.

@@ -100,7 +100,10 @@ impl SharedCounting {
             }
             Outcome::Overspent { index, remaining } => {
                 let demand = pending.demands().budgets().nth(index);
-                demand.map_or(Reason::LimitsUnavailable, |demand| demand.reached(remaining).into())
+                demand.map_or(Reason::LimitsUnavailable, |demand| {
+                    let Granted { added, .. } = limiters.quotas().granted(&demand.id());
+                    demand.reached(remaining, added).into()
+                })
             }
             Outcome::Refused { index, retry_after, reset_after } => {
                 let demand = pending.demands().rates().get(index);
@@ -288,6 +291,22 @@ pub(crate) async fn admit(
     }
 }
 
+/// Whether it is known what was spent of a request's hard budgets: the store was read once, or the server that replicas share knows it.
+/// Otherwise they would begin at zero.
+pub(crate) async fn knows_hard_budgets(
+    shared: Option<&SharedCounting>,
+    store_was_read: bool,
+    demands: &Demands,
+) -> bool {
+    let is_hard = |demand: &&QuotaDemand| demand.quota().reserve() == Some(Reserve::Hard);
+    if store_was_read || !demands.budgets().any(|demand| is_hard(&demand)) {
+        return true;
+    }
+    let Some(shared) = shared else { return false };
+    let hard: Vec<_> = demands.budgets().filter(is_hard).map(QuotaDemand::id).collect();
+    shared.limits.spent(&hard).await.is_ok_and(|spent| spent.iter().all(Option::is_some))
+}
+
 /// What is left of limits.
 pub(crate) async fn left(
     shared: Option<&SharedCounting>,
@@ -337,7 +356,7 @@ mod tests {
     use access::{Consumer, Key, KeyDigest, Mode, Policy, Request, prepare};
     use axum::http::{HeaderMap, header::AUTHORIZATION};
     use catalogue::Catalogue;
-    use limits::{Calendar, Limits, Quota, Rate, Unit};
+    use limits::{Calendar, Limited, Limits, Moment, Quota, Rate, Scope, Subject, Unit};
     use shared_limits::Options;
 
     use super::*;
@@ -363,6 +382,26 @@ mod tests {
         };
         let policy = Policy::new(vec![key], Vec::new());
         prepare(&policy, &Catalogue::assemble([], Vec::new()), &request).expect("it may pass")
+    }
+
+    /// With Redis emptied and the store down, a Modelgate that had begun anew let a hard budget be spent a second time.
+    #[tokio::test]
+    async fn hard_budgets_are_unknown_until_the_store_or_the_server_has_told_them() {
+        let nobody = SharedLimits::connect("redis://127.0.0.1:1", Options::default()).await.expect("options");
+        let counting = SharedCounting::new(nobody, OnFailure::Open);
+        for (reserve, expected) in [(Reserve::Usual, [true; 4]), (Reserve::Hard, [true, true, false, false])]
+        {
+            let budget = Quota::budget(2, Calendar::Month, reserve).expect("a budget");
+            let (limits, mut demands) = (Limits::new(Vec::new(), vec![budget]), Demands::default());
+            let limited = Limited { scope: Scope::Key, subject: Subject::of(1), limits: &limits };
+            demands.add(&limited, &Moment::new(SystemTime::UNIX_EPOCH, Policy::default().time_zone()), |_| 1);
+            demands.price(|_| 1);
+            let cases = [(None, true), (Some(&counting), true), (None, false), (Some(&counting), false)];
+            for ((shared, store_was_read), expected) in cases.into_iter().zip(expected) {
+                let found = knows_hard_budgets(shared, store_was_read, &demands).await;
+                assert_eq!(found, expected, "{reserve:?} {store_was_read}");
+            }
+        }
     }
 
     /// While the server is away each request would have taken two from a quota if the local rates were reserved with it.

@@ -47,6 +47,7 @@ fn refuse(shared: &Shared, request: &Request, refusal: Refusal) -> Response<Body
     let report = Report {
         telemetry: shared.telemetry(),
         since: None,
+        waited: None,
         at: SystemTime::now(),
         from: auth::client_address(headers, shared.settings().traefik.ip_depth),
         identity: &identity,

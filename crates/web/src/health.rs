@@ -60,7 +60,7 @@ async fn ready(
             json!({
                 "name": s.spec.name,
                 "url": s.spec.url.as_str(),
-                "state": s.state.name(),
+                "state": s.state_name(),
                 "why": s.state.why().map(ToString::to_string),
                 "code": s.state.why().map(Finding::code),
                 "models": s.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(),

@@ -6,11 +6,12 @@
 //! What proves that a server or Traefik speaks about a request is the parent id in the `traceparent` that `/auth` sets
 //! (<https://www.w3.org/TR/trace-context/>): 64 random bits that no answer shows. A client's own trace continues.
 
-use std::borrow::Cow;
+use std::{sync::Arc, time::SystemTime};
 
 use access::Policy;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use metering::{RequestId, SpanId};
+use telemetry::{DecisionSpan, OperationSpan, Sampler};
 
 use crate::auth::CONSUMER;
 
@@ -29,6 +30,16 @@ pub(crate) struct Identity<'r> {
     client: Option<&'r str>,
     /// The trace that the client has begun, if its id is harmless.
     trace: Option<u128>,
+    sampled: Option<SampledRequest>,
+}
+
+/// The ids of the spans of a request that is sampled.
+#[derive(Debug, Clone, Copy)]
+struct SampledRequest {
+    /// Of the decision.
+    span: u64,
+    /// The client's or Traefik's.
+    parent: Option<u64>,
 }
 
 impl<'r> Identity<'r> {
@@ -54,7 +65,32 @@ impl<'r> Identity<'r> {
     }
 
     fn of(request: RequestId, client: Option<&'r str>, trace: Option<u128>) -> Self {
-        Self { request, own: request.to_string(), client, trace }
+        Self { request, own: request.to_string(), client, trace, sampled: None }
+    }
+
+    /// The same ids, and those of spans if the request is sampled.
+    pub(crate) fn sampled(self, headers: &HeaderMap, policy: &Policy, sampler: Option<&Sampler>) -> Self {
+        let Some(sampler) = sampler else { return self };
+        // A trace that holds a key is not continued.
+        let given = client_trace(headers).filter(|_| self.trace.is_some());
+        if !sampler.samples(self.trace(), given.as_ref().map(|given| given.is_sampled)) {
+            return self;
+        }
+        let parent = given.filter(|given| !holds_key(headers, given.parent, policy));
+        let parent = parent.and_then(|given| u64::from_str_radix(given.parent, 16).ok());
+        Self { sampled: Some(SampledRequest { span: rand::random::<u64>().max(1), parent }), ..self }
+    }
+
+    /// The span of the decision, if the request is sampled.
+    pub(crate) fn decision_span(&self) -> Option<Box<DecisionSpan>> {
+        let SampledRequest { span, parent } = self.sampled?;
+        Some(Box::new(DecisionSpan { trace: self.trace(), span, parent, route: None }))
+    }
+
+    /// The span of what follows, if the request is sampled; `secret` is its id.
+    pub(crate) fn operation_span(&self, secret: SpanId, from: SystemTime) -> Option<Arc<OperationSpan>> {
+        let parent = self.sampled?.span;
+        Some(Arc::new(OperationSpan { trace: self.trace(), span: secret, parent, from }))
     }
 
     /// The id of the request's trace: the client's, or else the request's own id, which is the trace's where servers tell.
@@ -85,7 +121,7 @@ impl<'r> Identity<'r> {
     /// A sampled `traceparent` with a secret parent, in the client's trace if there is one. vLLM exports nothing about
     /// unsampled requests.
     pub(crate) fn traceparent(&self, headers: &HeaderMap, parent: SpanId) -> String {
-        let trace = client_trace(headers).map_or(Cow::Borrowed(&*self.own), Cow::Owned);
+        let trace = client_trace(headers).map_or(&*self.own, |given| given.trace);
         format!("00-{trace}-{:016x}-01", parent.0)
     }
 }
@@ -104,8 +140,8 @@ fn harmless<'r>(headers: &'r HeaderMap, name: &HeaderName, policy: &Policy) -> O
 
 /// The id of the client's trace, for logs; a key may be hexadecimal, too.
 fn harmless_trace(headers: &HeaderMap, policy: &Policy) -> Option<u128> {
-    let trace = client_trace(headers).filter(|trace| !holds_key(headers, trace, policy))?;
-    u128::from_str_radix(&trace, 16).ok()
+    let given = client_trace(headers).filter(|given| !holds_key(headers, given.trace, policy))?;
+    u128::from_str_radix(given.trace, 16).ok()
 }
 
 /// Whether an id holds a key of the same request, or is a part of one. Keys are neither logged nor shown.
@@ -120,9 +156,16 @@ fn holds_key(headers: &HeaderMap, id: &str, policy: &Policy) -> bool {
     headers.iter().any(|(name, value)| policy.reads_keys_in(name) && shares(value))
 }
 
-/// The trace id of a valid `traceparent`. A version later than 00 may have more fields
+/// What a `traceparent` says.
+struct ClientTrace<'r> {
+    trace: &'r str,
+    parent: &'r str,
+    is_sampled: bool,
+}
+
+/// What a valid `traceparent` says. A version later than 00 may have more fields
 /// (<https://www.w3.org/TR/trace-context/#versioning-of-traceparent>); of several headers none is valid.
-fn client_trace(headers: &HeaderMap) -> Option<String> {
+fn client_trace(headers: &HeaderMap) -> Option<ClientTrace<'_>> {
     let mut given = headers.get_all(TRACEPARENT).iter();
     let value = given.next().filter(|_| given.next().is_none()).map(HeaderValue::as_bytes)?;
     let (head, rest) = value.split_at_checked(55)?;
@@ -137,7 +180,10 @@ fn client_trace(headers: &HeaderMap) -> Option<String> {
         && [version, trace, parent, flags].into_iter().all(is_hex)
         && is_some(trace)
         && is_some(parent);
-    valid.then(|| String::from_utf8_lossy(trace).into_owned())
+    // The last bit of the flags is `sampled`.
+    let is_sampled = matches!(flags[1], b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f');
+    let text = |field| std::str::from_utf8(field).ok();
+    valid.then_some(ClientTrace { trace: text(trace)?, parent: text(parent)?, is_sampled })
 }
 
 #[cfg(test)]
@@ -205,6 +251,33 @@ mod tests {
         for other in [key, headers(&[("traceparent", "00-abc")]), headers(&[])] {
             let identity = new(&other);
             assert_eq!(format!("{:032x}", identity.trace()), identity.own());
+        }
+    }
+
+    #[test]
+    fn spans_continue_a_sampled_trace_and_never_name_a_key() {
+        let sampler = Sampler { ratio: 0.0, follows_parent: true };
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        let span = |given: &[(&'static str, &str)]| {
+            let headers = headers(given);
+            let policy = Policy::default();
+            Identity::new(&headers, &policy).sampled(&headers, &policy, Some(&sampler)).decision_span()
+        };
+        let sent = format!("00-{trace}-b7ad6b7169203331-01");
+        let found = span(&[("traceparent", &sent)]).expect("it is sampled");
+        assert_eq!(
+            (format!("{:032x}", found.trace), found.parent),
+            (trace.to_owned(), Some(0xb7ad_6b71_6920_3331))
+        );
+        let bearer = |text: &str| format!("Bearer {text}");
+        let found = span(&[("traceparent", &sent), ("authorization", &bearer("b7ad6b7169203331"))]);
+        assert_eq!(found.expect("it is sampled").parent, None);
+        for unsampled in [
+            vec![("traceparent", &*sent), ("authorization", &*bearer(trace))],
+            vec![("traceparent", &*format!("00-{trace}-b7ad6b7169203331-02"))],
+            vec![],
+        ] {
+            assert_eq!(span(&unsampled), None, "{unsampled:?}");
         }
     }
 

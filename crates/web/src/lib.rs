@@ -19,6 +19,7 @@ mod auth;
 mod books;
 mod budget_events;
 mod changes;
+mod choice;
 mod connection;
 mod counting;
 mod dialect;
@@ -39,6 +40,7 @@ mod own_usage;
 mod polls;
 mod pricing;
 mod provider;
+mod recost;
 mod refusal;
 mod refused_by_traefik;
 mod rehearsal;
@@ -47,21 +49,26 @@ mod requests;
 mod server_metering;
 mod state;
 mod tls;
+mod uncounted;
+mod waiting;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, sync::watch};
 
+pub use advice::UNKNOWN_TRAEFIK;
 pub use books::BooksOfServers;
-pub use budget_events::BudgetEvent;
+pub use budget_events::{BUDGET_LEVELS, BudgetEvent, BudgetUsed, LookedBudgets, NamedBudget};
+pub use choice::ChoiceKeeper;
 pub use counting::{OnFailure, SharedCounting};
 pub use finding_json::finding_to_json;
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};
 pub use metered::{Corrections, Metered};
-pub use metrics::{Family, MetricKind, Sample};
+pub use metrics::{Family, HistogramFamily, HistogramSample, MetricKind, Sample};
 pub use models::limits_left;
 pub use own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion};
 pub use polls::{Given, Instance, PollFinding, Polls};
+pub use recost::recost;
 pub use refusal::status_and_code;
 pub use rehearsal::{Rehearsal, Rehearsed, RequestOutcome, rehearse};
 pub use report::DECISION;
@@ -69,6 +76,7 @@ pub use requests::Requests;
 pub use server_metering::{BestMetering, MeteringState, ServerMetering, TelemetryListener};
 pub use state::{Parts, Settings, Shared};
 pub use tls::{CertificateAuthority, TlsError};
+pub use uncounted::UncountedPath;
 
 /// A listening socket.
 #[derive(Debug)]

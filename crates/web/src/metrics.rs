@@ -5,12 +5,14 @@
 //! All values are read on request. Other parts of Modelgate add theirs with [`Shared::add_metrics`].
 //!
 //! ```text
+//! budgets.rs          budgets of which something is spent
 //! family.rs           families of samples and of histograms
 //! tallies.rs          consumers, models and servers, of which a bounded number have series
 //! process.rs          this process, as all Prometheus clients report themselves
 //! prometheus_text.rs  the older text format
 //! ```
 
+mod budgets;
 mod family;
 mod process;
 mod prometheus_text;
@@ -27,7 +29,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use catalogue::{Catalogue, Readiness};
+use catalogue::{Catalogue, Readiness, ServerRecord};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, text},
@@ -36,8 +38,7 @@ use prometheus_client::{
 };
 use telemetry::Latencies;
 
-pub use self::family::{Family, MetricKind, Sample};
-use self::family::{HistogramFamily, HistogramSample};
+pub use self::family::{Family, HistogramFamily, HistogramSample, MetricKind, Sample};
 use crate::Shared;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -83,7 +84,24 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, headers: HeaderMap
     ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
+impl Shared {
+    /// All that `/metrics` tells: counters and gauges, and histograms.
+    pub fn figures(&self) -> (Vec<Family>, Vec<HistogramFamily>) {
+        let Figures { histograms, families } = figures(self);
+        (families, histograms)
+    }
+}
+
 fn exposition(shared: &Shared) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(figures(shared)));
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+fn figures(shared: &Shared) -> Figures {
     let totals = shared.telemetry().totals();
     let loaded = shared.catalogue().load();
     let mut families = vec![requests(&totals)];
@@ -92,16 +110,14 @@ fn exposition(shared: &Shared) -> String {
     families.push(not_shown(&totals));
     let tallies = tallies::all(shared, loaded.as_deref());
     families.extend(tallies.families);
+    families.extend(budgets::families(shared));
     families.extend(process::families());
+    let (waiting, waited) = shared.choices().waiting().figures();
+    families.extend(waiting);
     families.extend(shared.metrics.families());
-    let mut histograms = vec![decision_time(&totals.latencies)];
+    let mut histograms = vec![decision_time(&totals.latencies), waited];
     histograms.extend(tallies.histograms);
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Figures { histograms, families }));
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = text::encode(&mut text, &registry);
-    text
+    Figures { histograms, families }
 }
 
 fn decision_time(latencies: &Latencies) -> HistogramFamily {
@@ -161,8 +177,8 @@ fn catalogue(catalogue: Option<&Catalogue>) -> Vec<Family> {
             let count = catalogue.pools().filter(|pool| pool.readiness() == state).count();
             models = models.with(&[("state", name)], count as f64);
         }
-        for state in ["ready", "starting", "draining", "stopped"] {
-            let count = catalogue.servers().filter(|server| server.state.name() == state).count();
+        for state in ServerRecord::STATE_NAMES {
+            let count = catalogue.servers().filter(|server| server.state_name() == state).count();
             servers = servers.with(&[("state", state)], count as f64);
         }
         problems = problems.with(&[], catalogue.problems().len() as f64);
@@ -263,7 +279,7 @@ mod tests {
 
     /// A server called `gpu`, two of the same name, and one request to each of them and to one that is gone.
     fn with_settled_requests() -> Arc<Shared> {
-        use metering::{Ending, RequestId, UsageKind, UsedTokens};
+        use metering::{Ending, MeteredEndpoint, RequestId, UsageKind, UsedTokens};
         use telemetry::{AnsweringServer, SettledRequest};
         let (mut publisher, reader) = catalogue::channel();
         let servers = [("gpu", "a"), ("twin", "b"), ("twin", "c")].map(|(name, id)| {
@@ -271,7 +287,7 @@ mod tests {
             spec.id = catalogue::ServerId::docker(id);
             let state = catalogue::ServerState::Ready;
             let listed_as = catalogue::Kind::Vllm;
-            catalogue::ServerRecord { spec, state, listed_as, has_others: false, models: Vec::new() }
+            ServerRecord { spec, state, listed_as, has_others: false, models: Vec::new() }
         });
         publisher.publish(Catalogue::assemble(servers, Vec::new()));
         let shared = Shared::with_catalogue(reader);
@@ -283,6 +299,7 @@ mod tests {
                 request: RequestId(1),
                 consumer: "team".into(),
                 model: "llama".into(),
+                endpoint: MeteredEndpoint::ChatCompletions,
                 server: Some(server),
                 ending,
                 status: Some(status),
@@ -291,6 +308,7 @@ mod tests {
                 kind: UsageKind::Exact,
                 used: UsedTokens { prompt: 5, cached: Some(4), completion: 7 },
                 cost: 1_500_000_000,
+                span: None,
             })
         };
         let all = [
@@ -300,6 +318,7 @@ mod tests {
             settled("gone", Ending::Aborted, 499),
         ];
         shared.telemetry().settled(&all, Instant::now());
+        shared.telemetry().corrected("team", "llama", [5, -3], Instant::now());
         shared
     }
 
@@ -332,6 +351,13 @@ mod tests {
                 ],
             ),
             ("modelgate_consumer_cached_tokens", &["_total{consumer=\"team\"} 16.0"]),
+            (
+                "modelgate_model_corrected_tokens",
+                &[
+                    "_total{model=\"llama\",type=\"prompt\",direction=\"more\"} 5.0",
+                    "_total{model=\"llama\",type=\"completion\",direction=\"less\"} 3.0",
+                ],
+            ),
             ("modelgate_consumer_cost", &["_total{consumer=\"team\",currency=\"EUR\",known=\"exact\"} 6.0"]),
         ] {
             let expected: Vec<String> = expected.iter().map(|end| format!("{family}{end}")).collect();
@@ -366,7 +392,7 @@ mod tests {
         }
         let TallyBounds { consumers, models, servers } = TallyBounds::default();
         // As `tallies.rs` says, and what does not depend on them.
-        let most = 28 * (consumers + 1) + 62 * (models + 1) + 41 * (servers + 1) + 200;
+        let most = 32 * (consumers + 1) + 66 * (models + 1) + 41 * (servers + 1) + 200;
         let text = exposition(&shared);
         let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert!(series.len() <= most, "{} of {most}", series.len());

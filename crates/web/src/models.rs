@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use access::{Idle, Key, Reason};
+use access::{Denial, Idle, Key, Reason};
 use axum::{
     Json,
     body::Body,
@@ -27,7 +27,30 @@ use crate::{
     Shared, auth, counting,
     identity::{Identity, REQUEST_ID},
     refusal::{Dialect, Refusal},
+    report::Report,
 };
+
+/// Why a question that has a valid key is not answered.
+enum NoAnswer {
+    /// For a reason that `/auth` could have, too.
+    Denied(Box<Denial>),
+    /// For another one.
+    Refused(Refusal),
+}
+
+impl NoAnswer {
+    fn denied(key: &Arc<Key>, reason: Reason, model: Option<&str>) -> Self {
+        let (consumer, key) = (Some(Arc::clone(&key.consumer)), Some(Arc::clone(key)));
+        let model = model.map(str::to_owned);
+        Self::Denied(Box::new(Denial { reason, consumer, key, tokens: None, sum: None, model }))
+    }
+}
+
+impl From<Refusal> for NoAnswer {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
 
 /// Answers `GET {prefix}/models` and `GET {prefix}/models/{id}`, also below `/models/NAME`; Ollama's `GET /api/tags`,
 /// `/api/ps`, `/api/version` and `/`; and `GET {prefix}/limits` and `{prefix}/usage`.
@@ -36,18 +59,53 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     if is_sign_of_life(&shared, &parts.method, &parts.uri) {
         return Response::new(Body::from("Ollama is running"));
     }
-    let identity = Identity::new(&parts.headers, &shared.policy());
-    let dialect = Dialect::of(&as_v1(parts.uri.path(), &shared.settings().traefik), &parts.headers);
-    match answer(&shared, &parts.method, &parts.uri, &parts.headers, dialect).await {
-        Ok(body) => {
+    let (method, uri, headers) = (&parts.method, &parts.uri, &parts.headers);
+    let at = SystemTime::now();
+    let identity = {
+        let policy = shared.policy();
+        Identity::new(headers, &policy).sampled(headers, &policy, shared.sampler())
+    };
+    let dialect = Dialect::of(&as_v1(uri.path(), &shared.settings().traefik), headers);
+    let from = auth::client_address(headers, shared.settings().traefik.ip_depth);
+    // Only what is refused is reported: what is answered here is no request to a model.
+    let report = Report {
+        telemetry: shared.telemetry(),
+        since: None,
+        waited: None,
+        at,
+        from,
+        identity: &identity,
+        method: method.as_str(),
+        uri: uri.path(),
+    };
+    let authenticated = shared.policy().authenticate(headers, from, at);
+    let key = match authenticated {
+        Ok(key) => key,
+        // Never of a request that `/auth` has let pass.
+        Err(denial) => {
+            return auth::deny(&shared, report, dialect, *denial).answer(dialect, identity.answered());
+        }
+    };
+    let refusal = match (answer(&shared, method, uri, &key, dialect).await, is_decided(headers, &key)) {
+        (Ok(body), _) => {
             let mut response = Json(body).into_response();
             if let Ok(id) = HeaderValue::from_str(identity.answered()) {
                 response.headers_mut().insert(REQUEST_ID, id);
             }
-            response
+            return response;
         }
-        Err(refusal) => refusal.answer(dialect, identity.answered()),
-    }
+        (Err(NoAnswer::Denied(denial)), true) => Refusal::from(&denial.reason),
+        (Err(NoAnswer::Refused(refusal)), true) => refusal,
+        (Err(NoAnswer::Denied(denial)), false) => auth::deny(&shared, report, dialect, *denial),
+        (Err(NoAnswer::Refused(refusal)), false) => report.refused(refusal),
+    };
+    refusal.answer(dialect, identity.answered())
+}
+
+/// Whether `/auth` has let this request of a valid key pass and counted it, as where a router of the operator's own leads here: it
+/// has named the consumer. A client can pretend that only of what it asks with a valid key.
+fn is_decided(headers: &HeaderMap, key: &Key) -> bool {
+    headers.get(auth::CONSUMER).is_some_and(|consumer| consumer.as_bytes() == key.consumer.name.as_bytes())
 }
 
 /// Whether an Ollama client checks that the server is there, as its command line does before everything else. Without a key the
@@ -61,13 +119,10 @@ async fn answer(
     shared: &Shared,
     method: &Method,
     uri: &Uri,
-    headers: &HeaderMap,
+    key: &Arc<Key>,
     dialect: Dialect,
-) -> Result<Value, Refusal> {
+) -> Result<Value, NoAnswer> {
     let settings = shared.settings();
-    let from = auth::client_address(headers, settings.traefik.ip_depth);
-    let key = shared.policy().authenticate(headers, from, SystemTime::now());
-    let key = key.map_err(|denial| Refusal::from(&auth::slowed(shared, from, denial.reason)))?;
     let bases: Vec<String> = traefik_config::bases(&settings.traefik).collect();
     let azure = settings.traefik.apis.contains(&Api::Azure).then_some("/openai/v1");
     let below = |what| {
@@ -76,43 +131,44 @@ async fn answer(
     };
     let list_of = below("/models");
     if method != Method::GET && method != Method::HEAD {
-        return Err(Refusal::not_found());
+        return Err(Refusal::not_found().into());
     }
     if below("/usage") == Some("") {
         let currency = shared.settings().prices.currency().map(str::to_owned);
-        return shared.own_usage.answer(&key, currency, uri.query().unwrap_or_default()).await;
+        return Ok(shared.own_usage.answer(key, currency, uri.query().unwrap_or_default()).await?);
     }
     shared.first_catalogue().await;
     let loaded = shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(Refusal::surveying)?;
     if below("/limits") == Some("") {
-        return limits(shared, catalogue, &key, uri.query().unwrap_or_default()).await;
+        return limits(shared, catalogue, key, uri.query().unwrap_or_default()).await;
     }
     match (list_of, uri.path()) {
-        (Some("" | "/"), _) => Ok(list(ready(catalogue, &key), dialect)),
+        (Some("" | "/"), _) => Ok(list(ready(catalogue, key), dialect)),
         (Some(rest), _) => match rest.strip_prefix('/') {
-            Some(id) => retrieve(catalogue, &key, id, dialect),
-            None => Err(Refusal::not_found()),
+            Some(id) => retrieve(catalogue, key, id, dialect),
+            None => Err(Refusal::not_found().into()),
         },
-        (None, "/api/tags") => Ok(ollama_list(ready(catalogue, &key), OllamaList::All)),
-        (None, "/api/ps") => Ok(ollama_list(ready(catalogue, &key), OllamaList::Loaded)),
+        (None, "/api/tags") => Ok(ollama_list(ready(catalogue, key), OllamaList::All)),
+        (None, "/api/ps") => Ok(ollama_list(ready(catalogue, key), OllamaList::Loaded)),
         (None, "/api/version") => Ok(json!({ "version": env!("CARGO_PKG_VERSION") })),
-        (None, path) => of_named(catalogue, &key, path, dialect),
+        (None, path) => of_named(catalogue, key, path, dialect),
     }
 }
 
 /// The lists below a model's name (`/models/NAME/v1/models`): only that model, whatever else its servers have.
-fn of_named(catalogue: &Catalogue, key: &Key, path: &str, dialect: Dialect) -> Result<Value, Refusal> {
+fn of_named(catalogue: &Catalogue, key: &Arc<Key>, path: &str, dialect: Dialect) -> Result<Value, NoAnswer> {
     let usable = usable(catalogue, key);
     let named = access::model_in_path(path, |name| usable.contains_key(name));
-    let (name, rest) =
-        named.map_err(|fault| Refusal::from(&Reason::from(fault)))?.ok_or_else(Refusal::not_found)?;
+    let (name, rest) = named
+        .map_err(|fault| NoAnswer::denied(key, Reason::from(fault), None))?
+        .ok_or_else(Refusal::not_found)?;
     let (pool, rest) = match (usable.get(&*name), rest) {
         (Some(pool), Some(rest)) => (*pool, rest),
         _ => return Err(unknown(catalogue, key, &name)),
     };
     if let Some(idle) = Idle::of(pool.readiness()) {
-        return Err(Refusal::from(&Reason::NotReady { model: name, idle }));
+        return Err(not_ready(key, &name, idle));
     }
     // Ollama's list has models under their own names only.
     let own = usable.get(pool.canonical.as_str()).copied().unwrap_or(pool);
@@ -123,18 +179,33 @@ fn of_named(catalogue: &Catalogue, key: &Key, path: &str, dialect: Dialect) -> R
         rest => {
             let id = rest.strip_prefix("/v1/models/").ok_or_else(Refusal::not_found)?;
             let is_it = usable.get(id).is_some_and(|other| other.canonical == pool.canonical);
-            if is_it { Ok(describe(pool, dialect)) } else { Err(Refusal::not_found()) }
+            if is_it { Ok(describe(pool, dialect)) } else { Err(Refusal::not_found().into()) }
         }
     }
 }
 
 /// What is left of the caller's own limits, and with `?model=` also of a model's. Servers' answers cannot carry this: Traefik
 /// adds no headers to them.
-async fn limits(shared: &Shared, catalogue: &Catalogue, key: &Key, query: &str) -> Result<Value, Refusal> {
+async fn limits(
+    shared: &Shared,
+    catalogue: &Catalogue,
+    key: &Arc<Key>,
+    query: &str,
+) -> Result<Value, NoAnswer> {
     let named = query.split('&').find_map(|pair| pair.strip_prefix("model="));
     let named = named.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
     let left = limits_left(shared, catalogue, key, named.as_deref()).await;
     left.ok_or_else(|| unknown(catalogue, key, &named.unwrap_or_default()))
+}
+
+/// With metering, what a request has really taken is known a little later, and counted in place of the estimate.
+fn unit(unit: Unit, is_metered: bool) -> &'static str {
+    match unit {
+        Unit::Requests => "requests",
+        Unit::Tokens if is_metered => "tokens",
+        Unit::Tokens => "estimated_tokens",
+        Unit::Money => "money",
+    }
 }
 
 /// What is left of a key's limits, and with `model` also of a model's; `None` if the key can use no model of that name.
@@ -177,11 +248,7 @@ pub async fn limits_left(
                 Scope::ConsumerAndModel => "consumer_and_model",
                 Scope::Model | Scope::Address => "model",
             },
-            "unit": match left.limit.unit() {
-                Unit::Requests => "requests",
-                Unit::Tokens => "estimated_tokens",
-                Unit::Money => "money",
-            },
+            "unit": unit(left.limit.unit(), shared.metering().is_some()),
             "amount": amount(if is_money { left.allowed } else { left.limit.amount() }),
             "per": per,
             "burst": burst,
@@ -258,22 +325,26 @@ fn ollama_list<'c>(pools: impl Iterator<Item = &'c Pool>, of: OllamaList) -> Val
     json!({ "models": own.map(describe).collect::<Vec<_>>() })
 }
 
-fn retrieve(catalogue: &Catalogue, key: &Key, id: &str, dialect: Dialect) -> Result<Value, Refusal> {
+fn retrieve(catalogue: &Catalogue, key: &Arc<Key>, id: &str, dialect: Dialect) -> Result<Value, NoAnswer> {
     let id = percent_decode_str(id).decode_utf8_lossy();
     let pool = *usable(catalogue, key).get(&*id).ok_or_else(|| unknown(catalogue, key, &id))?;
     match Idle::of(pool.readiness()) {
         None => Ok(describe(pool, dialect)),
-        Some(idle) => Err(Refusal::from(&Reason::NotReady { model: id.into_owned(), idle })),
+        Some(idle) => Err(not_ready(key, &id, idle)),
     }
 }
 
-fn unknown(catalogue: &Catalogue, key: &Key, name: &str) -> Refusal {
+fn not_ready(key: &Arc<Key>, name: &str, idle: Idle) -> NoAnswer {
+    NoAnswer::denied(key, Reason::NotReady { model: name.to_owned(), idle }, Some(name))
+}
+
+fn unknown(catalogue: &Catalogue, key: &Arc<Key>, name: &str) -> NoAnswer {
     let name: String = name.chars().take(256).collect();
     let mut selections = catalogue.selections().iter();
     let may_be_had = catalogue.may_have_any_model()
         || catalogue.may_return(&name)
         || selections.any(Selection::may_have_any_model);
-    Refusal::from(&access::no_such_model(key, &name, may_be_had))
+    NoAnswer::denied(key, access::no_such_model(key, &name, may_be_had), Some(&name))
 }
 
 fn describe(pool: &Pool, dialect: Dialect) -> Value {
@@ -318,3 +389,125 @@ fn i64_to_time(seconds: i64) -> SystemTime {
 
 /// The last second of the year 9999: RFC 3339 has no later times.
 const MAX_TIMESTAMP: u64 = 253_402_300_799;
+
+#[cfg(test)]
+mod tests {
+    use access::{Consumer, KeyDigest, Policy, RevokedKey};
+    use axum::http::{StatusCode, request::Builder};
+    use catalogue::{Kind, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl, channel};
+    use telemetry::Filter;
+
+    use super::*;
+    use crate::requests::Requests;
+
+    fn shared() -> Arc<Shared> {
+        let spec = ServerSpec::configured("gpu", ServerUrl::http("10.0.0.1", 8000));
+        let models = vec![ModelCard::named(ModelName::new("llama").expect("a name"))];
+        let (state, listed_as) = (ServerState::Ready, Kind::Vllm);
+        let (mut publisher, reader) = channel();
+        publisher.publish(Catalogue::assemble(
+            [ServerRecord { spec, state, listed_as, has_others: false, models }],
+            Vec::new(),
+        ));
+        let shared = Shared::with_catalogue(reader);
+        let key = Key::new("key", Arc::new(Consumer::new("team")), KeyDigest::of("mg-key"));
+        let mut policy = Policy::new(vec![key], Vec::new());
+        policy.revoked_mut().add([RevokedKey {
+            digest: KeyDigest::of("mg-revoked"),
+            name: "old".into(),
+            consumer: "team".into(),
+            at: SystemTime::now(),
+        }]);
+        shared.replace_policy(policy);
+        shared
+    }
+
+    async fn ask(shared: &Arc<Shared>, path: &str, key: &str, with: fn(Builder) -> Builder) -> StatusCode {
+        let request = Request::get(path).header("authorization", format!("Bearer {key}"));
+        let request = with(request.header("x-forwarded-for", "192.0.2.7"));
+        let request = request.body(Body::empty()).expect("a request");
+        Requests::new(shared).answer(request).await.status()
+    }
+
+    /// What telemetry shows, the oldest first: reason, key, model, and path.
+    fn seen(shared: &Shared) -> Vec<String> {
+        shared.telemetry().collect(SystemTime::now());
+        let seen = shared.telemetry().recent(&Filter::default(), 100).into_iter().rev();
+        let words = seen.map(|record| {
+            assert_eq!(record.from, Some([192, 0, 2, 7].into()));
+            let reason = record.refused.unwrap_or("allowed");
+            let (key, model) = (record.key().unwrap_or("-"), record.model().unwrap_or("-"));
+            format!("{reason} {key} {model} {}", record.path())
+        });
+        words.collect()
+    }
+
+    const LISTS: [&str; 8] = [
+        "/v1/models",
+        "/v1/models/llama",
+        "/v1/limits",
+        "/v1/usage",
+        "/models/llama/v1/models",
+        "/api/tags",
+        "/api/ps",
+        "/api/version",
+    ];
+
+    /// Whoever has a stolen key tries the list of models first: nobody saw it, and no alert told it.
+    #[tokio::test]
+    async fn a_refusal_is_a_decision_and_an_answer_is_none() {
+        let shared = shared();
+        for path in LISTS.iter().filter(|path| **path != "/v1/usage") {
+            assert_eq!(ask(&shared, path, "mg-key", |request| request).await, StatusCode::OK, "{path}");
+        }
+        assert_eq!(seen(&shared), Vec::<String>::new());
+        for path in LISTS {
+            let status = ask(&shared, path, "mg-revoked", |request| request).await;
+            assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");
+        }
+        let expected: Vec<_> = LISTS.iter().map(|path| format!("revoked_api_key old - {path}")).collect();
+        assert_eq!(seen(&shared), expected);
+        for path in ["/v1/models/qwen", "/v1/limits?model=qwen", "/models/qwen/v1/models", "/v1/usage"] {
+            let status = ask(&shared, path, "mg-key", |request| request).await;
+            assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        }
+        assert_eq!(
+            seen(&shared)[LISTS.len()..],
+            [
+                "model_not_found key qwen /v1/models/qwen",
+                "model_not_found key qwen /v1/limits",
+                "model_not_found key qwen /models/qwen/v1/models",
+                "usage_not_kept - - /v1/usage",
+            ]
+        );
+        let totals = shared.telemetry().totals();
+        assert_eq!((totals.allowed, totals.latencies.count()), (0, 0), "nothing else is counted");
+        assert_eq!(totals.refused.values().sum::<u64>(), 12);
+        let used = shared.usage().take();
+        assert_eq!(used.iter().map(|used| used.counts.refused).sum::<i64>(), 11, "of known keys");
+    }
+
+    /// 150 wrong keys at the list of models left no trace.
+    #[tokio::test]
+    async fn who_guesses_keys_at_a_list_is_slowed_and_seen() {
+        let shared = shared();
+        for _ in 0..40 {
+            // A header that a client invents hides nothing.
+            ask(&shared, "/v1/models", "mg-guess", |request| request.header("x-inference-consumer", "team"))
+                .await;
+        }
+        let totals = shared.telemetry().totals().refused;
+        assert_eq!(totals.get("invalid_api_key").copied(), Some(30), "{totals:?}");
+        assert_eq!(totals.get("too_many_failures").copied(), Some(10), "{totals:?}");
+    }
+
+    /// A router of the operator's own may ask `/auth` and then lead here.
+    #[tokio::test]
+    async fn what_auth_has_counted_is_not_counted_again() {
+        let shared = shared();
+        let with = |request: Builder| request.header("x-inference-consumer", "team");
+        assert_eq!(ask(&shared, "/v1/models/qwen", "mg-key", with).await, StatusCode::NOT_FOUND);
+        assert_eq!(ask(&shared, "/v1/usage", "mg-key", with).await, StatusCode::NOT_FOUND);
+        assert_eq!(seen(&shared), Vec::<String>::new());
+    }
+}

@@ -94,6 +94,9 @@ impl Shared {
                 }
                 None => None,
             };
+            if let Some(found) = &server {
+                settlement.held.answered_by(&found.named.id);
+            }
             settlement.server = server.as_ref().map(|found| found.server.spec.url.as_str().into());
             let own_name =
                 |catalogue: &Catalogue| Some(catalogue.pool(&settlement.model)?.canonical.as_str().into());
@@ -114,12 +117,14 @@ fn outcome(
 ) -> SettledRequest {
     let consumer = settlement.held.consumer().into();
     let cost = metered::settled_cost(settlement);
+    let (endpoint, span) = (settlement.shape.endpoint, settlement.held.span());
     let RequestSettlement { request, ending, status, time_to_first_token, duration, kind, used, .. } =
         *settlement;
     SettledRequest {
         request,
         consumer,
         model,
+        endpoint,
         server,
         ending,
         status,
@@ -128,6 +133,7 @@ fn outcome(
         kind,
         used,
         cost,
+        span,
     }
 }
 

@@ -41,6 +41,8 @@ const WHILE_STARTING: Duration = Duration::from_secs(5);
 const WHILE_DRAINING: Duration = Duration::from_secs(2);
 /// Until one of the concurrent requests has finished.
 const WHILE_BUSY: Duration = Duration::from_secs(1);
+/// The request has waited already, for as long as the operator wants.
+const WHILE_FULL: Duration = Duration::from_secs(5);
 /// Until the server of shared limits is back, or another one has taken over.
 const WHILE_UNCOUNTED: Duration = Duration::from_secs(1);
 /// The longest wait within a call: anthropic-python and Codex sleep for as long as `Retry-After` says, an hour by a limit per
@@ -236,15 +238,15 @@ impl Refusal {
         }
     }
 
-    /// The refusal of a request that `/auth` has denied.
-    pub(crate) fn of(denial: &Denial) -> Self {
+    /// The refusal of a request that `/auth` has denied; amounts of money are in this currency.
+    pub(crate) fn of(denial: &Denial, currency: Option<&str>) -> Self {
         match &denial.reason {
-            Reason::LimitReached(limited) => Self::limit_reached(limited, denial.sum),
+            Reason::LimitReached(limited) => Self::limit_reached(limited, denial.sum, currency),
             reason => Self::from(reason),
         }
     }
 
-    fn limit_reached(limited: &LimitReached, sum: Option<Sum>) -> Self {
+    pub(crate) fn limit_reached(limited: &LimitReached, sum: Option<Sum>, currency: Option<&str>) -> Self {
         let (status, code) = match limited.limit {
             Limit::Rate(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded"),
             // OpenAI's SDKs do not repeat a request at this status.
@@ -254,7 +256,7 @@ impl Refusal {
             // OpenAI's word.
             Limit::Quota(_) => (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota"),
         };
-        let mut message = sentence(&limited.to_string());
+        let mut message = sentence(&limited.words_in(currency));
         message.extend(comes_back(limited));
         message.extend(sum.map(estimated));
         let refusal = Self::new(status, code, message);
@@ -384,7 +386,7 @@ impl From<&Reason> for Refusal {
         let message = sentence(&reason.to_string());
         match reason {
             // Tools recognise a wrong key by the words of OpenAI's own API.
-            Reason::UnknownKey => Self {
+            Reason::UnknownKey | Reason::RevokedKey => Self {
                 for_openai: Some("Incorrect API key provided."),
                 ..Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)
             },
@@ -432,7 +434,15 @@ impl From<&Reason> for Refusal {
                 let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "model_not_ready", message);
                 Self { param: Some("model"), retry_after: Some(wait), ..refusal }
             }
-            Reason::LimitReached(limited) => Self::limit_reached(limited, None),
+            Reason::ServersBusy { .. } => {
+                let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.code(), message);
+                Self { param: Some("model"), retry_after: Some(WHILE_FULL), ..refusal }
+            }
+            Reason::Stopping => {
+                let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.code(), message);
+                Self { retry_after: Some(WHILE_BUSY), ..refusal }
+            }
+            Reason::LimitReached(limited) => Self::limit_reached(limited, None, None),
             Reason::Unbounded(unbounded) => Self {
                 param: unbounded.param(),
                 ..Self::new(StatusCode::BAD_REQUEST, reason.code(), message)
@@ -457,7 +467,8 @@ fn comes_back(limited: &LimitReached) -> Option<String> {
         Limit::Quota(_) => "The quota begins anew",
     };
     let seconds = u64::try_from(round_up(limited.retry_after, 1_000_000_000)).unwrap_or(u64::MAX);
-    Some(format!(" {what} in {}.", humantime::format_duration(Duration::from_secs(seconds))))
+    let time = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    Some(format!(" {what} in {}.", time.replace("day", " day")))
 }
 
 /// What the estimate is made of, and how to make it smaller.

@@ -34,6 +34,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let identity = Identity::passed_on(&parts.headers, &shared.policy());
+    let identity = identity.sampled(&parts.headers, &shared.policy(), shared.sampler());
     let path =
         parts.uri.path().strip_prefix(REFUSE_PREFIX).and_then(|p| p.strip_prefix('/')).unwrap_or_default();
     let (why, client_path) = path.split_once('/').unwrap_or((path, ""));
@@ -74,6 +75,7 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     let report = Report {
         telemetry: shared.telemetry(),
         since: None,
+        waited: None,
         at: SystemTime::now(),
         from: auth::client_address(&parts.headers, settings.traefik.ip_depth),
         identity: &identity,

@@ -11,16 +11,16 @@ mod told;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
-use access::{Explanation, Key, Policy, Request};
+use access::{Explanation, Key, Policy, Reason, Request, estimate::Media};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use catalogue::{Catalogue, OwnRouter};
 use ipnet::IpNet;
-use limits::Demands;
+use limits::{Demands, Left, LimitReached};
 use traefik_config::{
     Arrival, AuthQuestion, Document, Gateway, REFUSE_PREFIX, RouterStep, RouterWay, Verdict, render,
 };
 
-use crate::{Shared, asked::Asked, requests::Requests};
+use crate::{Shared, asked::Asked, pricing::Priced, refusal::Refusal, requests::Requests};
 use ask::{ClientRequest, GatewayAnswer};
 
 /// A request to be rehearsed.
@@ -62,6 +62,8 @@ pub enum RequestOutcome {
         consumer: String,
         /// The route, if Modelgate chooses it.
         route: Option<String>,
+        /// The server's route, if Modelgate chooses the server.
+        server: Option<String>,
     },
     /// Modelgate answers it, with something else than an error.
     Answered {
@@ -104,8 +106,14 @@ impl fmt::Display for RequestOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".into());
         match self {
-            Self::Allowed { model, consumer, route } => {
-                write!(f, "allowed: model {}, consumer {consumer}, route {}", or_none(model), or_none(route))
+            Self::Allowed { model, consumer, route, server } => {
+                write!(
+                    f,
+                    "allowed: model {}, consumer {consumer}, route {}",
+                    or_none(model),
+                    or_none(route)
+                )?;
+                server.iter().try_for_each(|server| write!(f, ", server {server}"))
             }
             Self::Answered { what } => write!(f, "answered by Modelgate itself: {what}"),
             Self::Refused { status, code, message } => write!(f, "refused with {status} ({code}): {message}"),
@@ -114,6 +122,26 @@ impl fmt::Display for RequestOutcome {
                 f,
                 "not for Modelgate: the router {router} of container {container} takes it, and does not ask Modelgate"
             ),
+        }
+    }
+}
+
+impl Rehearsed {
+    /// The limit that refuses it with what is left, in the order of [`demands`](Self::demands), if it would pass otherwise.
+    pub fn reached(&self, left: &[Left]) -> Option<LimitReached> {
+        self.demands.reached(left).filter(|_| self.outcome.is_good())
+    }
+
+    /// The end of it with what is left of its limits and budgets, in the order of [`demands`](Self::demands); amounts of money are in
+    /// this currency.
+    pub fn outcome_now(&self, left: &[Left], currency: Option<&str>) -> RequestOutcome {
+        match self.reached(left) {
+            Some(reached) => {
+                let Refusal { status, message, .. } = Refusal::limit_reached(&reached, None, currency);
+                let code = Reason::LimitReached(reached).code().to_owned();
+                RequestOutcome::Refused { status: status.as_u16(), code, message }
+            }
+            None => self.outcome.clone(),
         }
     }
 }
@@ -283,8 +311,8 @@ impl<'a> RehearsalStage<'a> {
                         self.with(&client).ask(questions, steps).await
                     }
                 };
-                if let RequestOutcome::Allowed { route, model, .. } = &outcome {
-                    steps.extend(self.behind(way, arrival, route.as_deref()));
+                if let RequestOutcome::Allowed { route, server, model, .. } = &outcome {
+                    steps.extend(self.behind(way, arrival, [route.as_deref(), server.as_deref()]));
                     steps.extend(self.lacks(model.as_deref()));
                 } else {
                     steps.extend(self.lacks(None));
@@ -327,7 +355,8 @@ impl<'a> RehearsalStage<'a> {
             if let Some(explanation) = explanation.filter(|_| is_last) {
                 steps.extend(explanation.steps);
                 if answer.is_ok() {
-                    demands = explanation.demands;
+                    demands = self.priced(question).unwrap_or(explanation.demands);
+                    steps.extend(answer.chosen.as_ref().map(ToString::to_string));
                 }
             }
             let is_ok = answer.is_ok();
@@ -356,7 +385,36 @@ impl<'a> RehearsalStage<'a> {
 
     /// The decision in steps, by the code that decides.
     fn explain(&self, question: &AuthQuestion) -> Option<Explanation> {
-        let asked = Asked::parse(&question.query)?;
+        self.asked(question, |_, request| access::explain(&self.scratch.policy(), self.catalogue, request))
+    }
+
+    /// What an allowed request takes from its limits, with what it takes from budgets by the price of its model.
+    fn priced(&self, question: &AuthQuestion) -> Option<Demands> {
+        let settings = self.scratch.settings();
+        self.asked(question, |asked, request| {
+            let mut pending = access::prepare(&self.scratch.policy(), self.catalogue, request).ok()?;
+            let priced = Priced {
+                prices: &settings.prices,
+                uri: request.uri,
+                body: request.known_body(),
+                media: Media::of(request.uri, request.known_body()),
+                is_websocket: asked.is_websocket(),
+                keeps_hard_budgets: settings.keeps_hard_budgets,
+                now: request.now,
+            };
+            priced.price(&mut pending).ok()?;
+            Some(pending.demands().clone())
+        })
+        .flatten()
+    }
+
+    /// Has something done with the request as `/auth` is asked about it; `None` if the question is about the key alone.
+    fn asked<T>(
+        &self,
+        question: &AuthQuestion,
+        with: impl FnOnce(&Asked<'_>, &Request<'_>) -> T,
+    ) -> Option<T> {
+        let asked = Asked::parse(&question.query).filter(|asked| !asked.is_key_alone())?;
         let uri = self.client.uri();
         let request = Request {
             method: self.client.method,
@@ -370,25 +428,32 @@ impl<'a> RehearsalStage<'a> {
             from: self.from,
             now: SystemTime::now(),
         };
-        (!asked.is_key_alone()).then(|| access::explain(&self.scratch.policy(), self.catalogue, &request))
+        Some(with(&asked, &request))
     }
 
     /// Whose key a request shows that `/auth` is not asked about.
     fn whose_key(&self) -> Option<String> {
         let policy = self.scratch.policy();
-        match policy.authenticate(&self.client.headers, self.from, SystemTime::now()) {
+        let now = SystemTime::now();
+        match policy.authenticate(&self.client.headers, self.from, now) {
             Ok(key) => Some(access::whose(&key)),
-            Err(denial) => access::about_key(&policy, &self.client.headers, &denial.reason),
+            Err(denial) => access::about_key(&policy, &self.client.headers, &denial.reason, now),
         }
     }
 
     /// Where Traefik sends it then.
-    fn behind(&self, way: &RouterWay, arrival: &Arrival<'_>, route: Option<&str>) -> Option<String> {
+    fn behind(
+        &self,
+        way: &RouterWay,
+        arrival: &Arrival<'_>,
+        [route, server]: [Option<&str>; 2],
+    ) -> Option<String> {
         let route = route?;
         let mut arrival = arrival.clone();
         let is_ours = |name: &str| traefik_config::is_withheld(name, &[]);
         arrival.headers.retain(|(name, _)| !is_ours(name));
         arrival.headers.push(("X-Inference-Route", route));
+        arrival.headers.extend(server.map(|server| ("X-Inference-Server", server)));
         arrival.path = way.replaced.as_deref().unwrap_or(arrival.path);
         let (router, service) = self.document.behind(&way.router, &arrival)?;
         Some(format!("then Traefik's router {router} sends it to the service {service}"))

@@ -2,12 +2,12 @@
 
 use std::{
     net::IpAddr,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use access::{Denial, Grant};
 use catalogue::ModelName;
-use telemetry::{Decided, Record, Refused, Telemetry};
+use telemetry::{Decided, Network, Record, Refused, Telemetry};
 use tracing::{Level, debug, enabled};
 
 use crate::{identity::Identity, refusal::Refusal};
@@ -36,12 +36,14 @@ fn log(record: &Record) {
     );
 }
 
-/// A ForwardAuth request that is being answered, or a request that Traefik has sent here to be refused.
+/// A ForwardAuth request that is being answered, or a request that Traefik has sent here to be refused or answered.
 #[derive(Clone, Copy)]
 pub(crate) struct Report<'r> {
     pub(crate) telemetry: &'r Telemetry,
     /// When the ForwardAuth request arrived; `None` if there was none.
     pub(crate) since: Option<Instant>,
+    /// How long it has waited until a server had room, if it did.
+    pub(crate) waited: Option<Duration>,
     pub(crate) at: SystemTime,
     /// The client's address, if Traefik has said it.
     pub(crate) from: Option<IpAddr>,
@@ -53,13 +55,18 @@ pub(crate) struct Report<'r> {
 impl<'r> Report<'r> {
     /// Records an admitted request. The caller keeps the returned record once tokens are estimated.
     pub(crate) fn allowed(&self, grant: &Grant) -> Record {
-        self.telemetry.count(&Decided {
+        let mut record = self.telemetry.count(&Decided {
             consumer: Some(&grant.consumer.name),
             key: Some(&grant.key.name),
             model: grant.model.as_ref().map(ModelName::as_str),
             tokens: grant.sum.map(|sum| sum.tokens()),
             ..self.decided(None)
-        })
+        });
+        record.span = self.identity.decision_span();
+        if let Some(span) = &mut record.span {
+            span.route = grant.route.as_ref().map(|route| route.as_str().into());
+        }
+        record
     }
 
     /// Records a refused request.
@@ -82,10 +89,17 @@ impl<'r> Report<'r> {
 
     /// Logs a decision, and keeps it for people to look at.
     pub(crate) fn keep(&self, mut record: Record) {
+        record.waited = self.waited;
         let is_logged = enabled!(target: DECISION, Level::DEBUG);
         // Of refusals some are logged later.
         if is_logged || record.refused.is_some() {
             record.trace = Some(self.identity.trace());
+        }
+        if record.span.is_none() {
+            record.span = self.identity.decision_span();
+        }
+        if self.telemetry.notes_networks() {
+            record.network = self.from.map(Network::of);
         }
         if is_logged {
             log(&record);
@@ -107,7 +121,7 @@ impl<'r> Report<'r> {
             uri: self.uri,
             refused,
             tokens: None,
-            latency: self.since.map(|since| since.elapsed()),
+            latency: self.since.map(|since| since.elapsed().saturating_sub(self.waited.unwrap_or_default())),
         }
     }
 }

@@ -8,17 +8,17 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use access::{Policy, Usage};
+use access::{Policy, Usage, estimate::PaidBy};
 use arc_swap::{ArcSwap, Guard};
 use catalogue::Reader;
 use ipnet::IpNet;
-use limits::{Demands, Left, Limiters, SystemClock};
+use limits::{Calendar, Demands, Left, Limiters, SystemClock};
 use metering::Opener;
 use prices::PriceList;
-use telemetry::Telemetry;
+use telemetry::{Sampler, Telemetry};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout_at},
@@ -26,27 +26,33 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    BooksOfServers, CertificateAuthority, Family, History, Polls, SharedCounting, TelemetryListener,
-    budget_events::{BudgetEvent, BudgetEvents},
+    BooksOfServers, CertificateAuthority, ChoiceKeeper, Family, History, Polls, SharedCounting,
+    TelemetryListener,
+    budget_events::{BudgetEvent, BudgetEvents, BudgetUsed, LookedBudgets, NamedBudget},
+    choice::ServerChoices,
     connection::Peer,
     counting,
     metered::Metered,
     metrics::{Sources, tallies::UsageTally},
     outcomes::ServersByUrl,
     own_usage::{NoOwnUsage, OwnUsage, OwnUsageQuestion, OwnUsageSource},
+    pricing::is_counted,
     provider::RenderCache,
+    uncounted::{UncountedPath, UncountedPaths},
 };
 
 /// How long after the start requests wait for the first catalogue. A client waits longer than that, and so does Traefik (30 s).
 const FIRST_CATALOGUE: Duration = Duration::from_secs(5);
 
 /// The configuration for the handlers; replaced as a whole on reload.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Networks in which every address counts as Traefik's: Traefik is given servers' credentials.
     pub trusted_networks: Vec<IpNet>,
     /// How the document for Traefik is rendered.
     pub traefik: traefik_config::RenderOptions,
+    /// Whether the version of Traefik in there was given; otherwise it is the oldest with all that is needed.
+    pub version_is_given: bool,
     /// The host at which Traefik reaches Modelgate; `None`: the host that it polls.
     pub advertise: Option<String>,
     /// How long a poll is held while nothing changes; shorter than Traefik's `pollTimeout`.
@@ -79,7 +85,10 @@ pub struct Shared {
     policy: ArcSwap<Policy>,
     shared_counting: Option<SharedCounting>,
     metering: OnceLock<Opener<Metered>>,
-    budget_events: OnceLock<BudgetEvents>,
+    budget_events: BudgetEvents,
+    uncounted_paths: UncountedPaths,
+    choices: ServerChoices,
+    sampler: OnceLock<Sampler>,
     /// Requests are open, and nothing is told of them.
     is_metering_silent: AtomicBool,
     pub(crate) servers_by_url: ServersByUrl,
@@ -148,9 +157,19 @@ impl Shared {
     /// A copy of the state with another policy, in which nothing has been counted, and whose own counts nobody sees.
     pub(crate) fn uncounted(&self, policy: Arc<Policy>) -> Self {
         let (settings, unheard) = (self.settings.load_full(), watch::Sender::new(BTreeSet::new()));
+        // Where they are counted in Redis, hard budgets are kept as well.
+        let settings = match self.shared_counting.is_some() && !settings.keeps_hard_budgets {
+            true => Arc::new(Settings { keeps_hard_budgets: true, ..Settings::clone(&settings) }),
+            false => settings,
+        };
         let listener = (Arc::clone(&self.authority), self.requests_port);
         let own_usage = Arc::clone(&self.own_usage);
-        Self { own_usage, ..Self::fresh(self.catalogue.clone(), settings, policy, listener, unheard) }
+        let choices = self.choices.rehearsal();
+        Self {
+            own_usage,
+            choices,
+            ..Self::fresh(self.catalogue.clone(), settings, policy, listener, unheard)
+        }
     }
 
     fn fresh(
@@ -173,7 +192,10 @@ impl Shared {
             policy: ArcSwap::new(policy),
             shared_counting: None,
             metering: OnceLock::new(),
-            budget_events: OnceLock::new(),
+            budget_events: BudgetEvents::default(),
+            uncounted_paths: UncountedPaths::default(),
+            choices: ServerChoices::default(),
+            sampler: OnceLock::new(),
             is_metering_silent: AtomicBool::new(false),
             servers_by_url: ServersByUrl::default(),
             books: BooksOfServers::default(),
@@ -232,13 +254,78 @@ impl Shared {
         self.is_metered.store(true, Ordering::Relaxed);
     }
 
-    /// Tells of budgets that are spent to a level from now on; later calls change nothing.
-    pub fn tell_of_budgets(&self, sender: mpsc::Sender<BudgetEvent>) {
-        let _ = self.budget_events.set(BudgetEvents::new(sender));
+    /// Which server gets a request, where Modelgate chooses it.
+    pub(crate) fn choices(&self) -> &ServerChoices {
+        &self.choices
     }
 
-    pub(crate) fn budget_events(&self) -> Option<&BudgetEvents> {
-        self.budget_events.get()
+    /// What tells the choice of servers about them; it must have one owner.
+    pub fn choice_keeper(&self) -> ChoiceKeeper {
+        ChoiceKeeper::new(self.choices.clone())
+    }
+
+    /// Tells one more listener of budgets that are spent to a level, from now on.
+    pub fn tell_of_budgets(&self, listener: &mpsc::Sender<BudgetEvent>) {
+        self.budget_events.tell(listener);
+    }
+
+    /// How much of which budgets is spent or reserved now, of those from which requests have taken since the start: the first
+    /// thousand, and all that have come to a level. In the order of their names.
+    pub fn budgets_used(&self, now: SystemTime) -> Vec<BudgetUsed> {
+        self.budget_events.used(&self.limiters, &self.policy(), now)
+    }
+
+    /// Notes that a budget has refused a request before the start: when, and what was left then, in units of 10⁻⁹ of the currency.
+    /// Returns whether that is settled; if not, the budget may be known later.
+    pub fn budget_was_refused(
+        &self,
+        budget: (Calendar, NamedBudget<'_>),
+        refused: (SystemTime, u64),
+        now: SystemTime,
+    ) -> bool {
+        self.budget_events.was_refused(budget, refused, (&self.limiters, now))
+    }
+
+    /// Looks for budgets of which something is spent, by this Modelgate or another, before it started or since. Their counts must
+    /// have been read from the store.
+    pub fn find_budgets(&self, now: SystemTime) {
+        let loaded = self.catalogue.load();
+        self.budget_events.find(&self.limiters, &self.policy(), loaded.as_deref(), now);
+    }
+
+    /// Whose budgets [`find_budgets`](Self::find_budgets) has looked at last; `None` before the first time.
+    pub fn budgets_looked_at(&self) -> Option<Arc<LookedBudgets>> {
+        self.budget_events.looked_at()
+    }
+
+    pub(crate) fn uncounted_paths(&self) -> &UncountedPaths {
+        &self.uncounted_paths
+    }
+
+    /// The models that have a price, and lately were used by paths of which that price does not say what they cost.
+    pub fn paths_not_counted(&self, now: SystemTime) -> Vec<UncountedPath> {
+        let settings = self.settings();
+        let is_free = |path: &UncountedPath| {
+            let price = settings.prices.at(&path.model, now);
+            price.is_none_or(|price| price.is_free() || is_counted(price, PaidBy::of(&path.path, None)))
+        };
+        let mut paths = self.uncounted_paths.lately(now);
+        paths.retain(|path| !is_free(path));
+        paths
+    }
+
+    pub(crate) fn budget_events(&self) -> &BudgetEvents {
+        &self.budget_events
+    }
+
+    /// Gives decisions spans from now on; later calls change nothing.
+    pub fn trace(&self, sampler: Sampler) {
+        let _ = self.sampler.set(sampler);
+    }
+
+    /// Which requests have spans, if any have.
+    pub(crate) fn sampler(&self) -> Option<&Sampler> {
+        self.sampler.get()
     }
 
     /// Says whether requests are open of which nothing is told: then nothing of what they have reserved is likely to come back.
@@ -248,6 +335,11 @@ impl Shared {
 
     pub(crate) fn is_metering_silent(&self) -> bool {
         self.is_metering_silent.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is told when requests end.
+    pub fn hears_of_ends(&self) -> bool {
+        self.metering().is_some() && !self.is_metering_silent()
     }
 
     /// Where admitted requests are handed over, if what becomes of them is told.
@@ -411,6 +503,7 @@ impl Shared {
         Settings {
             trusted_networks: Vec::new(),
             traefik: Default::default(),
+            version_is_given: true,
             advertise: None,
             hold: Duration::ZERO,
             telemetry: None,

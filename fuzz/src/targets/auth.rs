@@ -42,6 +42,7 @@ static SERVICE: LazyLock<InMemory> = LazyLock::new(|| {
             hold: std::time::Duration::ZERO,
             telemetry: None,
             prices: prices::PriceList::default(),
+            version_is_given: true,
             keeps_hard_budgets: true,
         },
         policy: Arc::new(Policy::new(vec![alice], Vec::new())),

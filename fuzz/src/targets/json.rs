@@ -58,7 +58,14 @@ pub(crate) fn assert_names_alone(body: &[u8], model: Option<&str>, name_matters:
     let mut found = 0;
     for field in fields.iter().filter(is_named) {
         match &field.value {
-            Plain::Text(text) if Some(text.as_str()) == model => found += 1,
+            Plain::Text(text) if Some(text.as_str()) == model => {
+                assert!(
+                    ["model", "name"].contains(&field.name.as_str()),
+                    "{:?}: not every reader",
+                    field.name
+                );
+                found += 1;
+            }
             // Only Ollama takes these for nothing, so only at its endpoints.
             Plain::Text(text) if text.is_empty() && is_like(&field.name, "name") => {}
             Plain::Null => {}

@@ -144,10 +144,12 @@ fn reservation(number: u8, shape: u8) -> RequestReservation<u8> {
             streams: shape & 16 == 0,
             traces: shape & 32 == 0,
             is_shaped: shape & 128 != 0,
+            has_beams: shape & 144 == 144,
             choices,
             prompts,
         },
         reserved: ReservedTokens { prompt: 10, completion: 1_000, is_open: shape & 64 == 0 },
+        waited: Duration::ZERO,
         held: number,
     }
 }

@@ -37,7 +37,8 @@ pub(crate) fn run(data: &[u8]) {
     let is_parameter = |at: &usize| lower[..*at].matches('"').count().is_multiple_of(2);
     let charsets = lower.match_indices("charset").map(|(at, _)| at).filter(is_parameter);
     for charset in charsets.map(|at| &lower[at + 7..]) {
-        let value = charset.trim_start_matches([' ', '\t', '*', '=', '"']);
+        let Some(value) = charset.trim_start_matches([' ', '\t', '*']).strip_prefix('=') else { continue };
+        let value = value.trim_start_matches([' ', '\t', '"']);
         assert!(value.starts_with("utf-8") || value.starts_with("utf8"), "{first:?}");
     }
 }

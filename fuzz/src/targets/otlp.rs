@@ -36,7 +36,19 @@ fn holds_null(json: &[u8]) -> bool {
 /// The first byte chooses between traces and logs.
 pub(crate) fn json(data: &[u8]) {
     let Some((signal, body)) = signal(data) else { return };
-    assert_bounded(&receipts(body, signal, Format::Json), body);
+    let found = receipts(body, signal, Format::Json);
+    assert_bounded(&found, body);
+    // As above, the other way round.
+    let protobuf = match signal {
+        Signal::Traces => {
+            serde_json::from_slice::<ExportTraceServiceRequest>(body).map(|m| m.encode_to_vec())
+        }
+        Signal::Logs => serde_json::from_slice::<ExportLogsServiceRequest>(body).map(|m| m.encode_to_vec()),
+    };
+    if let (Some(found), Ok(protobuf)) = (found, protobuf) {
+        let read = receipts(&protobuf, signal, Format::Protobuf);
+        assert_eq!(read, Some(found), "{}", String::from_utf8_lossy(body));
+    }
 }
 
 fn signal(data: &[u8]) -> Option<(Signal, &[u8])> {

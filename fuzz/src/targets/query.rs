@@ -30,5 +30,9 @@ pub(crate) fn run(data: &[u8]) {
         })
         .collect();
     assert_eq!(found, [model.as_str().as_bytes()], "{query:?}");
+    // The strictest reader finds it, too.
+    let strict = query.split('&').filter_map(|pair| pair.strip_prefix("model="));
+    let strict: Vec<Vec<u8>> = strict.map(|value| percent_decode(value.as_bytes())).collect();
+    assert_eq!(strict, found, "{query:?}");
     assert!(model.as_str() != "dear");
 }

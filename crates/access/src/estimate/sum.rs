@@ -30,10 +30,12 @@ pub struct Answers {
     pub streams: Option<bool>,
     /// It has a field that may change how many bytes of an answer a token takes, or one that is not known.
     pub is_shaped: bool,
+    /// The server searches with beams: it works on each token of each as on a request of its own.
+    pub has_beams: bool,
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { choices: 1, prompts: 1, streams: None, is_shaped: false }
+        Self { choices: 1, prompts: 1, streams: None, is_shaped: false, has_beams: false }
     }
 }

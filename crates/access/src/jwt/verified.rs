@@ -12,7 +12,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
 use super::{Issuer, IssuerKeys, Shown, TokenPlan, token, verify};
-use crate::{Consumer, Key, KeyDigest, ModelGlobs, Policy, Reason};
+use crate::{Consumer, Key, KeyDigest, ModelGlobs, Policy, Reason, WaitPriority};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -80,11 +80,13 @@ fn assert_refused(issuers: &[Issuer], token: &str, expected: &str) {
 fn a_token_is_a_key_with_the_rights_of_its_plan() {
     let [rate, per_model] = [7, 3].map(|amount| Rate::per_minute(amount, None).expect("a rate").into());
     let models = ModelGlobs::parse(&["llama".to_owned()]).expect("a pattern");
-    let plan = TokenPlan { models, limits: rate, limits_per_model: per_model };
+    let priority = Some(WaitPriority::Low);
+    let plan = TokenPlan { models, limits: rate, limits_per_model: per_model, priority };
     let with_plan = Issuer { default_plan: plan.clone(), ..issuer(1) };
     let key = shown(&[with_plan], &token(&claims(json!({})))).expect("a key");
     assert_eq!((key.name.as_str(), key.consumer.name.as_str()), ("jwt:alice", "alice"));
     assert_eq!((&key.limits, &key.limits_per_model), (&plan.limits, &plan.limits_per_model));
+    assert_eq!(key.priority(), WaitPriority::Low);
     assert!(key.models.matches("llama") && !key.models.matches("dear"));
     assert!(!key.manage && !key.stored_data && !key.disabled);
     // The store has counts under this number.
@@ -394,7 +396,7 @@ fn an_operator_hears_what_is_wrong_with_a_token() {
             format!("Bearer {shown}").parse().expect("a value"),
         )]);
         let reason = policy.authenticate(&headers, None, at).err().map(|denial| denial.reason);
-        let told = reason.as_ref().and_then(|reason| crate::about_key(&policy, &headers, reason));
+        let told = reason.as_ref().and_then(|reason| crate::about_key(&policy, &headers, reason, at));
         match operator {
             None => assert_eq!(told, None),
             Some(part) => {
@@ -409,6 +411,6 @@ fn an_operator_hears_what_is_wrong_with_a_token() {
         http::HeaderName::from_static("x-api-key"),
         "mg-x".parse().expect("a value"),
     )]);
-    assert_eq!(crate::about_key(&Policy::default(), &headers, &Reason::UnknownKey), None);
-    assert_eq!(crate::about_key(&Policy::default(), &headers, &Reason::MissingKey), None);
+    assert_eq!(crate::about_key(&Policy::default(), &headers, &Reason::UnknownKey, at), None);
+    assert_eq!(crate::about_key(&Policy::default(), &headers, &Reason::MissingKey, at), None);
 }

@@ -325,5 +325,20 @@ mod tests {
         assert_eq!(code(&deep(12)), "nothing");
         assert_eq!(code(&deep(13)), "invalid_json");
         assert_eq!(code(&deep(100_000)), "invalid_json");
+        for field in ["tools", "content"] {
+            let nested = |n: usize| {
+                format!(
+                    r#"{{"file_id":null,"messages":{}{}{}}}"#,
+                    format!(r#"{{"{field}":["#).repeat(n),
+                    "",
+                    "]}".repeat(n)
+                )
+            };
+            assert_eq!(
+                code(&nested(20)),
+                if field == "tools" { "nothing" } else { "invalid_json" },
+                "{field}"
+            );
+        }
     }
 }

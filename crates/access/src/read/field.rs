@@ -1,6 +1,10 @@
 //! The fields by which servers choose a model.
 
-use super::{NameField, Unreadable, Where, deep::Object, fold::resembles};
+use super::{
+    NameField, Unreadable, Where,
+    deep::Object,
+    fold::{GivenName, fold, resembles},
+};
 
 /// The field that names the model.
 pub(super) const MODEL: &str = "model";
@@ -69,7 +73,7 @@ enum Shape {
     Id,
 }
 
-/// Documented names, which count only in this spelling. <https://platform.openai.com/docs/api-reference>,
+/// Documented names, which count in any case: Go's readers ignore it. <https://platform.openai.com/docs/api-reference>,
 /// <https://docs.anthropic.com/en/api/messages>, SGLang's sessions: <https://docs.sglang.ai/basic_usage/native_api.html>.
 const STORED_FIELDS: &[StoredField] = &[
     StoredField { name: "previous_response_id", shape: Shape::Any },
@@ -93,7 +97,11 @@ const STORED_FIELDS: &[StoredField] = &[
 
 impl StoredField {
     pub(super) fn find(name: &str) -> Option<&'static Self> {
-        STORED_FIELDS.iter().find(|field| field.name == name)
+        // Most names are in lower case.
+        if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+            return STORED_FIELDS.iter().find(|field| field.name == name);
+        }
+        STORED_FIELDS.iter().find(|field| name.chars().map(fold).eq(field.name.chars()))
     }
 
     /// Whether a value, in JSON, refers to something.
@@ -141,10 +149,11 @@ impl Field {
         if name == MODEL {
             return Ok(Self::Model);
         }
-        if resembles(name, MODEL) {
+        let given = GivenName::new(name);
+        if given.resembles(MODEL) {
             return Err(Unreadable::Disguised { field: MODEL, place });
         }
-        match OTHER_FIELDS.iter().find(|other| resembles(name, other.name)) {
+        match OTHER_FIELDS.iter().find(|other| given.resembles(other.name)) {
             Some(other) if other.name == name => Ok(Self::Other(other)),
             Some(other) => Err(Unreadable::Disguised { field: other.name, place }),
             None => Ok(StoredField::find(name).map_or(Self::Any, Self::Stored)),

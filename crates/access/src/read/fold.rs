@@ -10,8 +10,24 @@
 /// So only letters and digits are compared, and those without their case. A name that resembles
 /// another by accident is refused as well; the names in question are few and rare.
 pub(crate) fn resembles(given: &str, name: &str) -> bool {
-    let cut = || given.split_once('\0').is_some_and(|(before_nul, _)| same_letters(before_nul, name));
-    same_letters(given, name) || cut()
+    GivenName::new(given).resembles(name)
+}
+
+/// A name that is compared with several others: see [`resembles`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GivenName<'n> {
+    whole: &'n str,
+    before_nul: Option<&'n str>,
+}
+
+impl<'n> GivenName<'n> {
+    pub(crate) fn new(whole: &'n str) -> Self {
+        Self { whole, before_nul: whole.split_once('\0').map(|(before, _)| before) }
+    }
+
+    pub(crate) fn resembles(&self, name: &str) -> bool {
+        same_letters(self.whole, name) || self.before_nul.is_some_and(|given| same_letters(given, name))
+    }
 }
 
 fn same_letters(a: &str, b: &str) -> bool {
@@ -19,12 +35,51 @@ fn same_letters(a: &str, b: &str) -> bool {
     letters(a).eq(letters(b))
 }
 
+/// What [`resembles`] compares of a name, for looking it up among many known ones at once: its letters and digits, without their case.
+/// A name with more of them than any known one, or with others than ASCII's, resembles none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FoldedName {
+    letters: [u8; Self::LONGEST],
+    /// How many there are in all, if it may resemble a known name.
+    whole: Option<usize>,
+    /// How many there are before the first NUL.
+    to_nul: Option<usize>,
+}
+
+impl FoldedName {
+    /// The letters and digits of the longest name that can be looked up.
+    pub(crate) const LONGEST: usize = 32;
+
+    pub(crate) fn of(name: &str) -> Self {
+        let (mut letters, mut length, mut to_nul) = ([0; Self::LONGEST], 0, None);
+        for c in name.chars() {
+            if c == '\0' {
+                to_nul.get_or_insert(length);
+            }
+            if !c.is_alphanumeric() {
+                continue;
+            }
+            let folded = u8::try_from(fold(c)).ok().filter(u8::is_ascii);
+            let (Some(folded), Some(letter)) = (folded, letters.get_mut(length)) else {
+                return Self { letters, whole: None, to_nul };
+            };
+            *letter = folded;
+            length += 1;
+        }
+        Self { letters, whole: Some(length), to_nul }
+    }
+
+    /// The letters of the whole name, and those before its first NUL.
+    pub(crate) fn forms(&self) -> impl Iterator<Item = &[u8]> {
+        [self.whole, self.to_nul].into_iter().flatten().filter_map(|length| self.letters.get(..length))
+    }
+}
+
 /// A character, case-folded.
 pub(super) fn fold(c: char) -> char {
     match c {
         _ if c.is_ascii() => c.to_ascii_lowercase(),
         '\u{17f}' => 's',
-        '\u{212a}' => 'k',
         // Dotless and dotted i: equal to i for readers that fold by Turkish or by lax rules.
         '\u{131}' | '\u{130}' => 'i',
         _ => c.to_lowercase().next().unwrap_or(c),

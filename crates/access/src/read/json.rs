@@ -96,10 +96,10 @@ impl<'de> Found<'de> {
         }
     }
 
-    /// Counts a text that has been read.
-    fn count_text(&mut self, name: FieldName, text: &str) {
+    /// Counts the name of a model that has been read.
+    fn count_name(&mut self, name: FieldName, text: &str) {
         if let Some(counting) = &mut self.counting {
-            counting.field(name).text(text);
+            counting.field(name).model_name(text);
         }
     }
 
@@ -122,7 +122,7 @@ impl<'de> Found<'de> {
         }
         match map.next_value_seed(Text)? {
             Given::Text(model) => {
-                self.count_text(field, &model);
+                self.count_name(field, &model);
                 self.model = Some(model);
             }
             Given::Null if self.reading == Reading::Lenient => self.oddities.null_model = true,
@@ -134,7 +134,7 @@ impl<'de> Found<'de> {
     fn name<A: MapAccess<'de>>(&mut self, map: &mut A, field: FieldName) -> Result<(), A::Error> {
         match (&self.name, map.next_value_seed(Text)?) {
             (None, Given::Text(name)) => {
-                self.count_text(field, &name);
+                self.count_name(field, &name);
                 self.name = Some(name);
             }
             (Some(_), _) => return Err(self.refuse(Unreadable::ModelRepeated(Where::Json))),

@@ -12,12 +12,13 @@ mod media_type;
 mod multipart;
 mod parameters;
 mod path;
+mod prompt;
 mod query;
 mod segment;
 mod target;
 mod unreadable;
 
-pub(crate) use fold::resembles;
+pub(crate) use fold::{FoldedName, GivenName, resembles};
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
@@ -27,7 +28,9 @@ use field::OtherField;
 use media_type::BodyKind;
 
 pub(crate) use closed::{Closed, changes_a_model, closed};
+pub(crate) use multipart::{Part, parts};
 pub(crate) use path::{NameField, PathForm, shows_models};
+pub use prompt::PromptParts;
 pub(crate) use query::decode_fully;
 pub(crate) use segment::{folded, segments};
 pub(crate) use target::Target;

@@ -65,6 +65,26 @@ pub(super) fn read(body: &[u8], boundary: &str) -> Result<Read, Unreadable> {
     Ok(Read { model, stored, other })
 }
 
+/// A part of a form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) is_file: bool,
+    pub(crate) content: &'a [u8],
+}
+
+/// The parts of a form that has passed the reader; `None` if it is no form. Its first line is its boundary.
+pub(crate) fn parts(body: &[u8]) -> Option<impl Iterator<Item = Part<'_>>> {
+    let first = &body[..memmem::find(body, b"\r\n")?];
+    let boundary = std::str::from_utf8(first.strip_prefix(b"--")?).ok()?;
+    let parts = split(body, boundary).ok()?.into_iter().filter_map(|part| {
+        let (head, content) = Head::read(part).ok()?;
+        let (name, is_file) = head.name().ok()?;
+        Some(Part { name, is_file, content })
+    });
+    Some(parts)
+}
+
 /// The meaning of a part's name. Browsers percent-encode quotes in names, and some readers decode them.
 fn field(name: &str) -> Result<Field, Unreadable> {
     let decoded = percent_decode_str(name).decode_utf8_lossy();
@@ -229,7 +249,7 @@ mod tests {
             "Content-Disposition:form-data;name=\"model\"",
             "Content-Disposition: form-data; name=\"model\"\r\nContent-Type: text/plain; charset=UTF-8",
             "Content-Type: text/plain\r\nContent-Disposition: form-data; name=\"model\"\r\nContent-Length: 5",
-            "Content-Disposition: form-data; name=\"model\"\r\nX-Other: 1",
+            "Content-Disposition: form-data; name=\"model\"\r\nX-Other: 1\t2",
         ] {
             for parts in [[(head, "llama"), file], [file, (head, "llama")]] {
                 assert_eq!(read(&form(&parts)).expect(head).as_deref(), Some("llama"), "{head}");
@@ -318,6 +338,7 @@ mod tests {
             (model_and("\nX: 1"), "invalid_multipart"),
             (model_and("\rX: 1"), "invalid_multipart"),
             (model_and("\0"), "invalid_multipart"),
+            (model_and("\r\nX: \u{1}"), "invalid_multipart"),
             (model_and("\r\nX"), "invalid_multipart"),
             (model_and("\r\nX : 1"), "invalid_multipart"),
             ("Content-Disposition : form-data; name=\"model\"".into(), "invalid_multipart"),

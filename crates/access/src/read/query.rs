@@ -16,12 +16,12 @@ use super::{
 pub(super) fn model(query: Option<&str>) -> Result<Option<Cow<'_, str>>, Unreadable> {
     let mut model = None;
     for pair in query.unwrap_or_default().split('&') {
-        for (index, part) in pair.split(';').enumerate() {
+        for part in pair.split(';') {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             if !names_model(name)? {
                 continue;
             }
-            if index > 0 || part.len() < pair.len() {
+            if part.len() < pair.len() {
                 return Err(Unreadable::Uri("a \";\" stands beside \"model\" in the query"));
             }
             if model.replace(decode(value)?).is_some() {

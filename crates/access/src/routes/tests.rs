@@ -40,6 +40,7 @@ fn what_is_open_is_what_is_named() {
         ("POST", "/v1/v1/chat/completions", None),
         ("POST", "/metricsx", None),
         ("POST", "/v1/new", None),
+        ("GET", "/v1/responses/", None),
         ("POST", "", None),
     ] {
         assert_eq!(class(&vllm, method, path), expected, "{method} {path}");

@@ -94,7 +94,7 @@ pub(crate) async fn list<A: Kept>(
         plan: if A::HAS_PLAN { query.name("plan") } else { None },
     };
     query.finish()?;
-    let listed = admin.registry.list::<A>(&filter).await?;
+    let listed = admin.registry.list_with_named::<A>(&filter).await?;
     let items = A::present(&admin.registry, &listed.items).await?;
     let problem = |bad: &Unreadable| json!({ "about": format!("{} {}", bad.kind, bad.name), "message": bad.to_string() });
     let problems: Vec<Value> = listed.unreadable.iter().map(problem).collect();
@@ -108,7 +108,8 @@ pub(crate) async fn show<A: Kept>(
     query: Query,
 ) -> Result<Json<Value>, Problem> {
     query.finish()?;
-    let found = admin.registry.get::<A>(&name).await?.ok_or_else(|| Problem::missing(A::KIND, &name))?;
+    let found =
+        admin.registry.get_or_named::<A>(&name).await?.ok_or_else(|| Problem::missing(A::KIND, &name))?;
     presented(&admin.registry, found, None).await.map(Json)
 }
 

@@ -7,7 +7,7 @@ use config_reader::{ConfigError, ConfigErrors};
 use jiff::{Timestamp, tz::TimeZone};
 use limits::{Calendar, Period, read_money, write_money};
 use serde_json::{Value, json};
-use store::{BudgetChange, BudgetOf, BudgetOwner, BudgetState};
+use store::{BudgetChange, BudgetOf, BudgetOwner, BudgetState, RegistryError};
 
 use super::{
     Problem,
@@ -51,8 +51,16 @@ async fn change(
     let zone = policy.time_zone();
     let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default().to_zoned(zone.clone());
     let period = Period::of(of.per, &now);
+    let of = by_own_model(admin, of).await?;
     let state = admin.registry.change_budget(&of, period, change, &operator.actor()).await?;
     Ok(Json(budget_to_json(&of, &state, admin.shared.settings().prices.currency(), zone)))
+}
+
+/// The same budget by its model's own name: budgets are counted by it.
+pub(crate) async fn by_own_model(admin: &Admin, of: BudgetOf) -> Result<BudgetOf, RegistryError> {
+    let loaded = admin.shared.catalogue().load().clone();
+    let served = |model: &str| Some(loaded.as_deref()?.pool(model)?.canonical.as_str().to_owned());
+    admin.registry.by_own_model(of, served).await
 }
 
 /// Reads which budget a document is about, and with `has_amount` what is added to it.
@@ -119,7 +127,7 @@ pub fn budget_to_json(of: &BudgetOf, state: &BudgetState, currency: Option<&str>
         "currency": currency,
     });
     json[kind] = name.as_str().into();
-    if let Some(model) = &of.model {
+    if let Some(model) = &state.model {
         json["model"] = model.as_str().into();
     }
     json

@@ -16,7 +16,7 @@ use store::{Store, StoreError, UsageBy, UsageDimension, UsageFilter, UsageRow, U
 use super::view::usage_to_json;
 
 /// The columns of a table of usage that are numbers, in their order.
-pub const USAGE_NUMBERS: [&str; 13] = [
+pub const USAGE_NUMBERS: [&str; 16] = [
     "requests",
     "refused",
     "errors",
@@ -29,6 +29,9 @@ pub const USAGE_NUMBERS: [&str; 13] = [
     "exact_tokens",
     "measured_tokens",
     "estimated_tokens",
+    "images",
+    "sound_seconds",
+    "characters",
     "last_used",
 ];
 

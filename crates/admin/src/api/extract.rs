@@ -173,6 +173,10 @@ fn check_object(object: &Map<String, Value>, place: &str, errors: &mut Vec<Confi
     for (key, value) in object.iter().filter(|(_, value)| !value.is_null()) {
         let path = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
         let (fits, allowed) = match (key.as_str(), value) {
+            ("budget_kind", _) if is_limit => (value.is_string(), "a text"),
+            (name, _) if is_limit && name.starts_with("budget_") => {
+                (value.is_number() || value.is_string(), "a number, or a text with one")
+            }
             (_, Value::Number(number)) if is_limit => (number.is_u64() || number.is_i64(), "a whole number"),
             (_, _) if is_limit => (false, "a whole number"),
             ("limit" | "limit_per_model" | "previous", Value::Object(inner)) if place.is_empty() => {

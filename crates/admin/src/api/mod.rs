@@ -43,6 +43,7 @@ use tokio::time::timeout;
 use crate::Admin;
 
 pub use budgets::budget_to_json;
+pub(crate) use budgets::by_own_model;
 pub use csv::USAGE_NUMBERS;
 pub(crate) use csv::usage_csv;
 pub use keys::{InvalidGrace, read_grace};

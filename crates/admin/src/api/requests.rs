@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use metering::Ending;
 use serde_json::{Value, json};
-use telemetry::{Filter, RECENT, Record, SettledRequest};
+use telemetry::{ChosenServer, Filter, RECENT, Record, SettledRequest};
 
 use super::{Problem, extract::Query, view::millis};
 use crate::Admin;
@@ -51,7 +51,20 @@ fn request(record: &Record) -> Value {
         "path": record.path(),
         "estimated_tokens": record.tokens,
         "decision_seconds": record.latency.map(|latency| latency.as_secs_f64()),
+        "waited_seconds": record.waited.map(|waited| waited.as_secs_f64()),
+        "chosen": record.chosen.as_deref().map(chosen),
         "outcome": record.settled.as_deref().map(outcome),
+    })
+}
+
+fn chosen(chosen: &ChosenServer) -> Value {
+    json!({
+        "server": &*chosen.name,
+        "among": chosen.among,
+        "prompt_tokens": chosen.prompt_tokens,
+        "expected_cached_tokens": chosen.cached_tokens,
+        "under_way": chosen.under_way,
+        "expected_first_token_seconds": chosen.first_token.as_secs_f64(),
     })
 }
 

@@ -94,7 +94,7 @@ fn server(admin: &Admin, catalogue: &Catalogue, server: &ServerRecord) -> Value 
         "name": spec.name,
         "url": spec.url.as_str(),
         "source": match &spec.source { Source::Docker { .. } => "docker", Source::File => "file" },
-        "state": server.state.name(),
+        "state": server.state_name(),
         "why": server.state.why().map(ToString::to_string),
         "code": server.state.why().map(Finding::code),
         "models": server.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(),

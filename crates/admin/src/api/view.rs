@@ -90,6 +90,7 @@ fn shown<A: Account>(item: &Item<A>) -> Map<String, Value> {
     object.retain(|key, _| !["sha256", "previous"].contains(&key.as_str()));
     match item.source {
         AccountSource::File => object.insert("source".into(), "file".into()),
+        AccountSource::Keys => object.insert("source".into(), "keys".into()),
         AccountSource::Store { created, changed } => {
             object.insert("created".into(), millis(created).into());
             object.insert("changed".into(), millis(changed).into());
@@ -153,6 +154,9 @@ pub fn usage_to_json(row: &UsageRow, currency: Option<&str>) -> Value {
         "exact_tokens": counts.exact,
         "measured_tokens": counts.measured,
         "estimated_tokens": counts.estimated,
+        "images": counts.images,
+        "sound_seconds": counts.sound as f64 / 1e3,
+        "characters": counts.characters,
         "last_used": seconds(since_1970(row.last_used_ms)),
     });
     if let Some(currency) = currency {

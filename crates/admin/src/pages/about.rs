@@ -30,7 +30,7 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator) -> Resp
 /// `POST /about` sends a test message to each webhook, and says what came of it.
 pub(crate) async fn test_webhooks(State(admin): State<Admin>, operator: Operator) -> Response {
     let tested = (admin.program.test_webhooks)().await;
-    admin.note(&operator, "alerts tested", "webhooks").await;
+    admin.note(&operator, "alerts tested", "webhooks and mail").await;
     page(&admin, operator, tested)
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use askama::Template;
-use catalogue::{Catalogue, Readiness, ServerState};
+use catalogue::{Catalogue, Readiness};
 
 use super::{PageRequest, live_page};
 use crate::{
@@ -67,8 +67,10 @@ pub(crate) fn page(asked: PageRequest<'_>) -> Overview {
     let frame = Frame::new("Overview", "/", asked.operator);
     let loaded = admin.shared.catalogue().load();
     let catalogue = loaded.as_deref();
-    let mut issues = catalogue.map(|c| issue::all(admin, c, SystemTime::now())).unwrap_or_default();
+    let now = SystemTime::now();
+    let mut issues = catalogue.map(|c| issue::all(admin, c, now)).unwrap_or_default();
     let verdict = verdict(catalogue, &issues);
+    issues.extend(catalogue.map(|c| issue::loading(admin, c, now)).unwrap_or_default());
     let more_issues = issues.len().saturating_sub(ISSUES);
     issues.truncate(ISSUES);
     Overview {
@@ -97,7 +99,7 @@ fn verdict(catalogue: Option<&Catalogue>, issues: &[Issue]) -> Verdict {
     let (bad, all) = (issues.iter().filter(|i| i.severity == IssueSeverity::Bad).count(), issues.len());
     let (pools, servers) = (catalogue.pools().count(), catalogue.servers().count());
     let ready = catalogue.pools().filter(|pool| pool.readiness() == Readiness::Ready).count();
-    let up = catalogue.servers().filter(|server| server.state == ServerState::Ready).count();
+    let up = catalogue.servers().filter(|server| server.state_name() == "ready").count();
     let known = format!(
         "{} of {} and {} of {} are ready.",
         format::count(ready as u64),
@@ -192,16 +194,18 @@ fn models(catalogue: Option<&Catalogue>) -> Tile {
 }
 
 fn servers(catalogue: Option<&Catalogue>) -> Tile {
-    let count = |wanted: fn(&ServerState) -> bool| {
+    let count = |state: &str| {
         let servers = catalogue.into_iter().flat_map(Catalogue::servers);
-        servers.filter(|server| wanted(&server.state)).count()
+        servers.filter(|server| server.state_name() == state).count()
     };
     let note = rest(&[
-        (count(|s| matches!(s, ServerState::Starting(_))), "starting"),
-        (count(|s| matches!(s, ServerState::Draining(_))), "withdrawn"),
-        (count(|s| matches!(s, ServerState::Stopped(_))), "stopped"),
+        (count("empty"), "without models"),
+        (count("starting"), "starting"),
+        (count("unusable"), "unusable"),
+        (count("draining"), "withdrawn"),
+        (count("stopped"), "stopped"),
     ]);
-    let ready = format::count(count(|s| *s == ServerState::Ready) as u64);
+    let ready = format::count(count("ready") as u64);
     Tile { name: "Servers ready", value: ready, unit: "", note, link: "/servers" }
 }
 

@@ -3,7 +3,7 @@
 use askama::Template;
 use metering::Ending;
 use serde::Deserialize;
-use telemetry::{Filter, Record, SettledRequest};
+use telemetry::{ChosenServer, Filter, Record, SettledRequest};
 
 use super::{PageRequest, figures, live_page};
 use crate::{
@@ -52,6 +52,12 @@ struct RequestRow {
     /// The estimated tokens, until it is known what was used.
     tokens: String,
     latency: String,
+    /// How long it waited for a server; empty if it did not.
+    waited: String,
+    /// The server that Modelgate has chosen, and the share of the prompt that is expected in its cache.
+    chosen: String,
+    /// Why.
+    why: String,
     /// What became of it, if it was admitted.
     outcome: Option<ShownOutcome>,
     id: String,
@@ -149,9 +155,20 @@ fn row(record: &Record, is_metered: bool) -> RequestRow {
             .filter(|_| record.settled.is_none())
             .map_or_else(String::new, |tokens| format::counted(tokens as usize, "token")),
         latency: format::latency(record.latency),
+        waited: record.waited.map_or_else(String::new, |waited| format::latency(Some(waited))),
+        chosen: record.chosen.as_deref().map_or_else(String::new, chosen),
+        why: record.chosen.as_ref().map_or_else(String::new, ToString::to_string),
         outcome: (is_metered && record.refused.is_none()).then(|| shown(record.settled.as_deref())),
         id: record.request_id().to_owned(),
         client_id: text(record.client_request_id()),
+    }
+}
+
+/// Such as `gpu-1 chosen, 87 % cached`.
+fn chosen(chosen: &ChosenServer) -> String {
+    match chosen.cached_percent() {
+        Some(percent) => format!("{} chosen, {percent} % cached expected", chosen.name),
+        None => format!("{} chosen", chosen.name),
     }
 }
 

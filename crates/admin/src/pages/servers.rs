@@ -15,6 +15,7 @@ use catalogue::{
     Cordon, CordonKind, Finding, HealthMode, Problem, ProblemSubject, ServerRecord, ServerState, Source,
 };
 use serde::Deserialize;
+use store::RegistryError;
 
 use self::health::ShownHealth;
 use super::{
@@ -38,7 +39,7 @@ use crate::{
 pub(crate) struct Servers {
     frame: Frame,
     query: ListQuery,
-    counts: [(&'static str, &'static str, usize); 6],
+    counts: [(&'static str, &'static str, usize); 8],
     issues: Vec<Issue>,
     rows: Vec<ServerRow>,
     is_metered: bool,
@@ -98,7 +99,9 @@ impl ServerRow {
 /// The CSS class and the word of a server's state.
 fn state(admin: &Admin, server: &ServerRecord) -> (&'static str, &'static str) {
     match (&server.state, cordoned(admin, server)) {
+        (ServerState::Ready, _) if server.models.is_empty() => ("warn", "empty"),
         (ServerState::Ready, _) => ("good", "ready"),
+        (ServerState::Starting(why), _) if why.needs_a_change() => ("bad", "unusable"),
         (ServerState::Starting(_), _) => ("warn", "starting"),
         (ServerState::Draining(_), Some(CordonKind::Drain { .. })) => ("off", "drained"),
         (ServerState::Draining(_), Some(CordonKind::Pause)) => ("off", "paused"),
@@ -117,20 +120,24 @@ pub(crate) fn list(asked: PageRequest<'_>) -> Servers {
     let loaded = admin.shared.catalogue().load();
     let servers: Vec<&Arc<ServerRecord>> = loaded.iter().flat_map(|catalogue| catalogue.servers()).collect();
     let issues: Vec<Issue> = loaded.as_deref().map_or_else(Vec::new, |catalogue| {
-        let all = issue::all(admin, catalogue, SystemTime::now()).into_iter().chain(issue::hints(catalogue));
+        let now = SystemTime::now();
+        let all = issue::all(admin, catalogue, now).into_iter().chain(issue::loading(admin, catalogue, now));
+        let all = all.chain(issue::hints(catalogue));
         all.filter(|issue| contains(&query.q, [issue.about.as_str(), issue.told.what.as_str()])).collect()
     });
-    let count = |name: &str| servers.iter().filter(|server| server.state.name() == name).count();
+    let count = |name: &str| servers.iter().filter(|server| server.state_name() == name).count();
     let counts = [
         ("", "All", servers.len()),
         ("ready", "Ready", count("ready")),
+        ("empty", "Empty", count("empty")),
         ("starting", "Starting", count("starting")),
+        ("unusable", "Unusable", count("unusable")),
         ("draining", "Withdrawn", count("draining")),
         ("stopped", "Stopped", count("stopped")),
         ("problems", "Problems", issues.len()),
     ];
     let found = servers.iter().filter(|server| {
-        (query.state.is_empty() || server.state.name() == query.state) && contains(&query.q, searched(server))
+        (query.state.is_empty() || server.state_name() == query.state) && contains(&query.q, searched(server))
     });
     let found: Vec<_> = found.collect();
     let rows = if query.state == "problems" { issues.len() } else { found.len() };
@@ -164,6 +171,9 @@ fn searched(server: &ServerRecord) -> impl Iterator<Item = &str> {
         .chain(models)
 }
 
+const HERE_ONLY: &str = "Without a store, a server that is drained or paused is so in this Modelgate alone, until it is restarted.";
+const IN_THE_STORE: &str = "A server that is drained or paused is so in every Modelgate that has the same store, within some two seconds, and after a restart.";
+
 #[derive(Template)]
 #[template(path = "server.html", blocks = ["live"])]
 pub(crate) struct ServerPage {
@@ -179,6 +189,8 @@ pub(crate) struct ServerPage {
     metering_todo: Option<String>,
     problems: Vec<Told>,
     can_cordon: bool,
+    /// Where and for how long a cordon holds.
+    reach: &'static str,
     cordoned: bool,
     has_runs: bool,
     books: Vec<BookLine>,
@@ -218,6 +230,10 @@ pub(crate) fn one(asked: PageRequest<'_>, id: &str) -> Option<ServerPage> {
         metering_todo: metering.advice(),
         problems: problems.map(|problem| Told::of_catalogue(&problem.finding)).collect(),
         can_cordon: !matches!(server.state, ServerState::Stopped(_)),
+        reach: match admin.registry.store() {
+            Err(RegistryError::NoStore) => HERE_ONLY,
+            _ => IN_THE_STORE,
+        },
         cordoned: cordoned(admin, server).is_some(),
         has_runs: spec.source != Source::File,
         books: books::lines(admin, std::iter::once(&**server)),

@@ -126,20 +126,25 @@ async fn a_problem_is_told_with_what_to_do() {
     assert!(dashboard.page("/").await.contains("1 thing needs you"));
 }
 
+/// A list of all labels hides which of them was meant.
 #[tokio::test]
-async fn a_long_list_of_what_is_known_is_folded() {
-    let vllm = server("vllm", ServerState::Ready, &["llama"]);
-    let found = problems(&container("vllm", 8000, &[("inference.wieght", "3")]));
-    let dashboard = Dashboard::of(Catalogue::assemble([vllm], found));
-    for path in ["/", "/servers?state=problems", "/servers/file%3Avllm"] {
-        let page = dashboard.page(path).await;
-        assert!(
-            page.contains(
-                "has no effect (did you mean inference.weight?)</div><details><summary>Known are</summary>\
-                 inference.enable, inference.port"
-            ),
-            "{path}: {page}"
-        );
+async fn a_long_list_of_what_is_known_is_folded_and_shown_only_where_nothing_else_helps() {
+    for (label, told, has_list) in [
+        (
+            "inference.zzzzzzzz",
+            "has no effect</div><details><summary>Known are</summary>inference.enable, ",
+            true,
+        ),
+        ("inference.wieght", "has no effect (did you mean inference.weight?)</div>", false),
+    ] {
+        let vllm = server("vllm", ServerState::Ready, &["llama"]);
+        let found = problems(&container("vllm", 8000, &[(label, "3")]));
+        let dashboard = Dashboard::of(Catalogue::assemble([vllm], found));
+        for path in ["/", "/servers?state=problems", "/servers/file%3Avllm"] {
+            let page = dashboard.page(path).await;
+            assert!(page.contains(told), "{path}: {page}");
+            assert_eq!(page.contains("Known are"), has_list, "{path}: {label}");
+        }
     }
 }
 
@@ -204,8 +209,8 @@ async fn an_operator_drains_pauses_and_resumes_a_server() {
             dashboard.ask(Some(token), post("/servers/file%3Agpu"), &format!("action={action}")).await;
         response.status()
     };
-    // With several replicas, a pause stops only this one's share of requests.
-    const HERE_ONLY: &str = "This holds in this Modelgate only";
+    // With several replicas and no store, a pause stops only this one's share of requests.
+    const HERE_ONLY: &str = "is so in this Modelgate alone, until it is restarted";
     let page = dashboard.page("/servers/file%3Agpu").await;
     assert!(page.contains("value=\"pause\"") && page.contains(HERE_ONLY), "{page}");
     let cordoned = || {
@@ -229,6 +234,18 @@ async fn an_operator_drains_pauses_and_resumes_a_server() {
         !page.contains("value=\"pause\"") && !page.contains(HERE_ONLY),
         "who may only read has no buttons"
     );
+    let folder = tempfile::tempdir().expect("a folder");
+    let [gpu, empty] = [("gpu", &["llama"][..]), ("empty", &[])]
+        .map(|(name, models)| server(name, ServerState::Ready, models));
+    let with_store =
+        Dashboard::with_store(Catalogue::assemble([gpu, empty], Vec::new()), folder.path()).await;
+    let page = with_store.page("/servers/file%3Agpu").await;
+    assert!(page.contains("is so in every Modelgate that has the same store") && !page.contains(HERE_ONLY));
+    // Regression: a server without any model was called ready, everywhere.
+    let page = with_store.page("/servers?state=empty").await;
+    assert!(page.contains("/servers/file%3Aempty") && !page.contains("/servers/file%3Agpu"), "{page}");
+    let page = with_store.page("/").await;
+    assert!(page.contains("1 of 2 servers are ready") && page.contains("1 without models"), "{page}");
 }
 
 #[tokio::test]

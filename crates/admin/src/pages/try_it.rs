@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Uri, uri::InvalidUri},
     response::Response,
 };
-use limits::{Left, Limit, LimitReached, Unit, write_money};
+use limits::{Left, Limit, LimitReached, Unit, write_money, write_money_in};
 use serde::Deserialize;
 use web::{Rehearsal, Rehearsed};
 
@@ -185,18 +185,18 @@ async fn explain(admin: &Admin, given: &TryItForm) -> Result<TriedOutcome, Unrea
     rehearsed.steps.splice(0..0, unheard.iter().map(ToString::to_string));
     // Reads what is left, and debits nothing.
     let left = admin.shared.left(&rehearsed.demands).await;
-    Ok(outcome(rehearsed, &left))
+    Ok(outcome(rehearsed, &left, admin.shared.settings().prices.currency()))
 }
 
 /// The outcome in words, with what is left of the limits.
-fn outcome(rehearsed: Rehearsed, left: &[Left]) -> TriedOutcome {
-    let reached = rehearsed.demands.reached(left);
+fn outcome(rehearsed: Rehearsed, left: &[Left], currency: Option<&str>) -> TriedOutcome {
+    let reached = rehearsed.reached(left);
     let Rehearsed { mut steps, outcome, .. } = rehearsed;
-    let (class, says) = match reached.filter(|_| outcome.is_good()) {
-        Some(reached) => ("bad", refused_now(reached)),
+    let (class, says) = match reached {
+        Some(reached) => ("bad", refused_now(reached, currency)),
         None => (if outcome.is_good() { "good" } else { "bad" }, capitalised(&outcome.to_string())),
     };
-    steps.extend(left.iter().map(left_now));
+    steps.extend(left.iter().map(|left| left_now(left, currency)));
     TriedOutcome { class, says, steps }
 }
 
@@ -206,21 +206,25 @@ fn capitalised(text: &str) -> String {
 }
 
 /// Says which limit refuses the request now, and until when.
-fn refused_now(reached: LimitReached) -> String {
-    let reason = Reason::LimitReached(reached);
+fn refused_now(reached: LimitReached, currency: Option<&str>) -> String {
+    let (reason, words) = (Reason::LimitReached(reached), reached.words_in(currency));
     let until = match reached.limit {
         _ if reached.never_resets() => "it never begins anew".to_owned(),
         Limit::Rate(_) => format!("this request passes again in {}", format::span(reached.retry_after)),
         Limit::Quota(_) => format!("it begins anew in {}", format::span(reached.retry_after)),
     };
-    format!("Refused now ({}): {reason}; {until}", web::status_and_code(&reason))
+    format!("Refused now ({}): {words}; {until}", web::status_and_code(&reason))
 }
 
 /// Says what is left of a limit.
-fn left_now(left: &Left) -> String {
-    let Left { limit, scope, remaining, .. } = left;
+fn left_now(left: &Left, currency: Option<&str>) -> String {
+    let Left { limit, scope, remaining, allowed, .. } = left;
     match limit.unit() {
-        Unit::Money => format!("left now of the budget of {limit} {scope}: {}", write_money(*remaining)),
+        Unit::Money => format!(
+            "left now of the budget of {limit} {scope}: {} of {}",
+            write_money(*remaining),
+            write_money_in(*allowed, currency)
+        ),
         Unit::Requests | Unit::Tokens => {
             format!("left now of {limit} {scope}: {}", format::count(*remaining))
         }

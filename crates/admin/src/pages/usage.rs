@@ -112,6 +112,8 @@ pub(crate) struct UsageLine {
     pub(crate) requests: String,
     /// What became of them, as far as it was not an answer.
     pub(crate) failed: String,
+    /// What they asked for besides tokens.
+    pub(crate) media: String,
     pub(crate) prompt: String,
     /// Empty if none is known.
     pub(crate) cached: String,
@@ -166,6 +168,7 @@ impl UsageLine {
                 (counts.errors, "errors"),
                 (counts.aborted, "aborted"),
             ]),
+            media: media(counts),
             prompt: count(counts.prompt),
             cached: some(&[(counts.cached, "cached")]),
             completion: count(counts.completion),
@@ -174,6 +177,21 @@ impl UsageLine {
             cost: [Amount(counts.cost).rounded(), Amount(counts.cost).to_string()],
         }
     }
+}
+
+/// `12 images, 3.5 minutes of sound`
+fn media(counts: &UsedCounts) -> String {
+    let count = |number: i64| format::count(u64::try_from(number).unwrap_or(0));
+    let minutes = counts.sound as f64 / 60_000.0;
+    let parts = [
+        (
+            counts.images,
+            format!("{} {}", count(counts.images), if counts.images == 1 { "image" } else { "images" }),
+        ),
+        (counts.sound, format!("{minutes:.1} minutes of sound")),
+        (counts.characters, format!("{} characters spoken", count(counts.characters))),
+    ];
+    parts.into_iter().filter(|(number, _)| *number > 0).map(|(_, words)| words).collect::<Vec<_>>().join(", ")
 }
 
 /// `GET /usage`
@@ -383,7 +401,7 @@ fn heading(column: &str) -> &'static str {
 }
 
 /// The day so long ago, in the time zone of quotas.
-fn day_before(admin: &Admin, ago: Duration) -> String {
+pub(crate) fn day_before(admin: &Admin, ago: Duration) -> String {
     let then = Timestamp::try_from(SystemTime::now() - ago).unwrap_or_default();
     then.to_zoned(admin.shared.policy().time_zone().clone()).date().to_string()
 }
@@ -455,6 +473,8 @@ mod tests {
             exact: 1_200,
             estimated: 34,
             cost: 1_234_567_891_000,
+            images: 6,
+            sound: 45_000,
             ..UsedCounts::default()
         };
         let used = ["carol", "<b>bob"].map(|key| {
@@ -483,6 +503,7 @@ mod tests {
             "2,468",
             "2,400 exact, 68 estimated",
             "4 refused, 2 aborted",
+            "12 images, 1.5 minutes of sound",
             "Cost (EUR)",
             "<data value=\"2469.135782\">2,469.14</data>",
         ] {
@@ -503,7 +524,7 @@ mod tests {
         let lines: Vec<_> = csv.lines().collect();
         assert!(lines[0].starts_with("day,key,requests,refused,errors,aborted,seconds,tokens,"), "{csv}");
         let is_row = |line: &str, key: &str| {
-            line.contains(&format!(",{key},4,2,0,1,0.0,1234,1000,600,234,1200,0,34,"))
+            line.contains(&format!(",{key},4,2,0,1,0.0,1234,1000,600,234,1200,0,34,6,45.0,0,"))
                 && line.ends_with(",1234.567891,EUR")
         };
         assert!(lines.len() == 3 && is_row(lines[1], "<b>bob") && is_row(lines[2], "carol"), "{csv}");

@@ -217,7 +217,7 @@ impl Discovery {
             kept: None,
         };
         let task = tokio::spawn(async move {
-            let ended = discovery::run(sources, publisher).await;
+            let ended = discovery::run(sources, publisher, std::future::pending()).await;
             panic!("discovery has ended: {ended:?}");
         });
         Self { cordons, reader, task }

@@ -194,7 +194,7 @@ fn groups<'b, B: Iterator<Item = &'b Branch>>(
         let ready: Vec<_> = group.into_iter().filter(|s| s.state == ServerState::Ready).collect();
         // A request with a credential goes to its own servers only, not to a canary or mirror.
         let doors = Door::all(&ready, branches().filter(|_| credential.is_none()));
-        (!ready.is_empty()).then_some(RouteGroup { route, credential, ready, doors })
+        (!ready.is_empty()).then_some(RouteGroup { route, credential, ready, doors, pick: None })
     };
     groups.into_iter().filter_map(group).collect()
 }

@@ -129,7 +129,7 @@ fn an_alias_for_a_missing_model_is_told_and_is_no_name() {
 }
 
 /// A server with models, and settings as labels give them.
-fn server(name: &str, models: &[&str], settings: &[(&str, &str)]) -> ServerRecord {
+pub(super) fn server(name: &str, models: &[&str], settings: &[(&str, &str)]) -> ServerRecord {
     let mut server = record(name, ServerState::Ready, 4096);
     server.models = models.iter().map(|m| ModelCard::named(model(m))).collect();
     for (key, text) in settings {

@@ -81,8 +81,12 @@ impl LabelFinding {
 
     pub(super) fn choices(&self) -> Option<String> {
         match self {
-            Self::Unknown { .. } => Some(label::known().collect::<Vec<_>>().join(", ")),
-            Self::NotAllowed { .. }
+            // Where it is clear what was meant, a list of all labels hides it.
+            Self::Unknown { label } if label::meant(label).is_none() => {
+                Some(label::known().collect::<Vec<_>>().join(", "))
+            }
+            Self::Unknown { .. }
+            | Self::NotAllowed { .. }
             | Self::BasePath(_)
             | Self::ModelName(_)
             | Self::Inconsistent(_)

@@ -162,6 +162,25 @@ impl ProbeFinding {
         }
     }
 
+    /// Whether the server answers, and will answer so until somebody changes something.
+    pub(super) fn needs_a_change(&self) -> bool {
+        match self.fault {
+            ProbeFault::Unauthorized { .. }
+            | ProbeFault::Untrusted { .. }
+            | ProbeFault::NoModelList { .. }
+            | ProbeFault::NotAListing { .. }
+            | ProbeFault::AnswerTooLong { .. } => true,
+            ProbeFault::CannotConnect { .. }
+            | ProbeFault::TimedOut { .. }
+            | ProbeFault::BrokeOff { .. }
+            | ProbeFault::AnswerBrokeOff { .. }
+            | ProbeFault::Status { .. }
+            | ProbeFault::Fails { .. }
+            | ProbeFault::NotReady { .. }
+            | ProbeFault::LacksText { .. } => false,
+        }
+    }
+
     pub(super) fn advice(&self) -> Cow<'static, str> {
         let origin = self.asked.origin;
         match &self.fault {
@@ -293,11 +312,12 @@ fn answered(status: u16, origin: Origin) -> Cow<'static, str> {
 impl fmt::Display for ProbeFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.say(f)?;
-        match self.asked.is_lost {
-            true => f.write_str(
+        match (self.asked.is_lost, self.asked.is_healthy) {
+            (true, _) => f.write_str(
                 "; it has not answered for longer than requests.loading_time, so nobody waits for its models",
             ),
-            false => Ok(()),
+            (false, false) if self.is_silence() => f.write_str("; it may still be loading"),
+            _ => Ok(()),
         }
     }
 }

@@ -58,6 +58,42 @@ pub enum SettingFinding {
         /// Why it gets none.
         fault: BranchFault,
     },
+    /// Modelgate cannot choose the server of each request: the servers get them in turn.
+    NoPick {
+        /// The model.
+        model: ModelName,
+        /// The strategy that asks for it.
+        strategy: &'static str,
+        /// Why not.
+        fault: PickFault,
+    },
+    /// Requests are to wait for a server, but Modelgate does not choose the servers of the model.
+    WaitWithoutChoice {
+        /// The model.
+        model: ModelName,
+    },
+}
+
+/// The setting with which the server of a request cannot be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PickFault {
+    /// A cookie chooses it.
+    Sticky,
+    /// Traefik divides the requests between two models.
+    Canary,
+    /// Traefik copies them.
+    Mirror,
+}
+
+impl PickFault {
+    /// The setting.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Sticky => "sticky.cookie",
+            Self::Canary => "canary.model",
+            Self::Mirror => "mirror.model",
+        }
+    }
 }
 
 /// The two kinds of branch of a model's requests.
@@ -122,6 +158,8 @@ impl SettingFinding {
                 BranchFault::HasBoth { .. } => Facts::fault("branch_has_both_models"),
                 BranchFault::Credential => Facts::fault("branch_with_credential"),
             },
+            Self::NoPick { .. } => Facts::fault("server_choice_excluded"),
+            Self::WaitWithoutChoice { .. } => Facts::fault("wait_without_choice"),
         }
     }
 
@@ -146,6 +184,12 @@ impl SettingFinding {
                     .into()
             }
             Self::Branch { kind, model, target, fault } => branch_advice(*kind, model, target, fault).into(),
+            Self::NoPick { strategy, fault, .. } => {
+                format!("Take either strategy={strategy} or {} away.", fault.key()).into()
+            }
+            Self::WaitWithoutChoice { .. } => {
+                "Set strategy to cache or least-busy for the model, or take pick.wait away.".into()
+            }
         }
     }
 }
@@ -199,6 +243,16 @@ impl fmt::Display for SettingFinding {
                 write!(f, "{}={target:?} of {model:?}: ", kind.key())?;
                 branch(f, model, fault)
             }
+            Self::NoPick { model, strategy, fault } => write!(
+                f,
+                "strategy={strategy} of {model:?} does not work together with {}: its servers get requests in turn",
+                fault.key()
+            ),
+            Self::WaitWithoutChoice { model } => write!(
+                f,
+                "pick.wait of {model:?} has no effect: requests wait only where Modelgate chooses the server, by strategy cache or \
+                 least-busy"
+            ),
         }
     }
 }

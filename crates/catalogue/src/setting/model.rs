@@ -38,16 +38,25 @@ pub struct ModelSettings {
     pub concurrency_native: Option<bool>,
     pub limits: Limits,
     pub answer_tokens: Option<u32>,
+    pub pick_per_consumer: Option<bool>,
+    pub pick_wait: Option<Duration>,
 }
 
-/// How Traefik chooses among servers.
+/// Who chooses among servers, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "Traefik's own names")]
 pub enum Strategy {
+    /// Traefik, in turn by weight.
     Wrr,
+    /// Traefik, the less busy of two.
     P2c,
+    /// Traefik, by the client's address.
     Hrw,
+    /// Traefik, the quickest.
     LeastTime,
+    /// Modelgate, by what a server has to do and what of the prompt it has in its cache.
+    Cache,
+    /// Modelgate, by what a server has to do.
+    LeastBusy,
 }
 
 /// A cookie's `SameSite` (RFC 6265bis §4.1.2.7).
@@ -60,14 +69,21 @@ pub enum SameSite {
 }
 
 impl Strategy {
-    /// Traefik's word for it.
+    /// The word for it; Traefik's own for those that are Traefik's.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Wrr => "wrr",
             Self::P2c => "p2c",
             Self::Hrw => "hrw",
             Self::LeastTime => "leasttime",
+            Self::Cache => "cache",
+            Self::LeastBusy => "least-busy",
         }
+    }
+
+    /// Whether Modelgate chooses the server of each request.
+    pub fn is_modelgates(self) -> bool {
+        matches!(self, Self::Cache | Self::LeastBusy)
     }
 }
 
@@ -85,6 +101,8 @@ impl SameSite {
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const SECOND: Duration = Duration::from_secs(1);
+/// Traefik waits for 30 s for the answer to its question, and it takes some time to ask.
+const LONGEST_WAIT: Duration = Duration::from_secs(25);
 const MODEL: &str = "the name of a model, not this one";
 const PERCENT: &str = "a whole number from 0 to 100";
 const BOOL: &str = "true or false";
@@ -117,16 +135,20 @@ const fn limit(key: &'static str, field: Field, meaning: &'static str, default: 
 pub(super) const SETTINGS: &[Setting] = &[
     setting!(
         "strategy",
-        "3.4 p2c; 3.6 hrw, leasttime",
-        "How Traefik chooses among the servers: weighted round robin, the less busy of two, by client address, or the quickest",
+        "3.4 p2c; 3.6 hrw, leasttime; 3.6.2 cache, least-busy",
+        "How a server is chosen. By Traefik: weighted round robin, the less busy of two, by client address, or the quickest. By \
+         Modelgate, for each request (docs/server-choice.md): cache, where the prompt's beginning is in the cache and little waits; \
+         least-busy, where least waits",
         "wrr",
-        "wrr, p2c, hrw or leasttime",
+        "wrr, p2c, hrw, leasttime, cache or least-busy",
         strategy,
         |text| Some(match text {
             "wrr" => Strategy::Wrr,
             "p2c" => Strategy::P2c,
             "hrw" => Strategy::Hrw,
             "leasttime" => Strategy::LeastTime,
+            "cache" => Strategy::Cache,
+            "least-busy" => Strategy::LeastBusy,
             _ => return None,
         })
     ),
@@ -443,5 +465,24 @@ pub(super) const SETTINGS: &[Setting] = &[
         TOKENS,
         answer_tokens,
         |text| parse::number(text, 1..=60_000_000)
+    ),
+    setting!(
+        "pick.per_consumer",
+        "3.6.2",
+        "With strategy cache, whether a consumer's requests are sent where its own prompts were, whatever others have sent: then \
+         the time of an answer tells nothing of others' prompts by this choice",
+        "false",
+        BOOL,
+        pick_per_consumer,
+        parse::bool
+    ),
+    setting!(
+        "pick.wait",
+        "3.6.2",
+        "With strategy cache or least-busy: how long a request waits while all servers of the model are full, before it is refused",
+        "0s: requests do not wait, and queue at the servers",
+        "a time with its unit, from 0s to 25s",
+        pick_wait,
+        |text| parse::duration(text, Duration::ZERO..=LONGEST_WAIT)
     ),
 ];

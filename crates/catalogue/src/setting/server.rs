@@ -36,6 +36,8 @@ pub struct ServerSettings {
     pub pass_host_header: Option<bool>,
     /// Nobody uses it but through Modelgate, so what it has counted is what was used.
     pub metering_exclusive: bool,
+    /// So many requests under way there make it full, for `pick.wait`; `None`: what it says of itself decides.
+    pub pick_most: Option<u32>,
     /// All of these settings as they were written, by key.
     pub given: BTreeMap<&'static str, String>,
 }
@@ -302,6 +304,17 @@ pub(super) const SETTINGS: &[Setting] = &[
         since: "",
         read: SettingParser::Server(|s, text| {
             s.metering_exclusive = parse::bool(text)?;
+            Some(())
+        }),
+    },
+    Setting {
+        key: "pick.max_requests",
+        meaning: "With pick.wait: how many requests may be under way at this server before it is full",
+        default: "as many as it answers when others have to wait there, and an eighth more",
+        allowed: "a whole number from 1 to 1000000",
+        since: "3.6.2",
+        read: SettingParser::Server(|s, text| {
+            s.pick_most = Some(parse::number(text, 1..=1_000_000)?);
             Some(())
         }),
     },

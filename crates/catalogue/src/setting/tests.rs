@@ -61,6 +61,8 @@ fn good_values_change_something() {
         ("concurrency.per_consumer", "3"),
         ("concurrency.native", "true"),
         ("limit.requests_per_minute", "600"),
+        ("pick.wait", "20s"),
+        ("pick.max_requests", "8"),
     ] {
         let nothing = (ServerSettings::default(), ModelSettings::default());
         assert_ne!(read(key, text).expect(key), nothing, "{key}={text}");
@@ -249,7 +251,7 @@ fn settings_that_need_another_say_so() {
 #[test]
 fn words_are_traefiks() {
     use super::model::SameSite;
-    let strategies = ["wrr", "p2c", "hrw", "leasttime"];
+    let strategies = ["wrr", "p2c", "hrw", "leasttime", "cache", "least-busy"];
     let read_back =
         strategies.map(|word| read("strategy", word).expect(word).1.strategy.map(Strategy::as_str));
     assert_eq!(read_back, strategies.map(Some));

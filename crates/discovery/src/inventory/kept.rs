@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use catalogue::{Interpretation, Kind, Listing, ModelCard, ModelName, ServerId, ServerState};
 use serde::{Deserialize, Serialize};
 
-use super::{DockerRecord, Entry, HostName, Inventory, NetworkView, state};
+use super::{DockerRecord, Entry, HostName, Inventory, NetworkView};
 
 /// How long servers from before Modelgate's start get requests while their Docker host does not answer.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(600);
@@ -52,12 +52,10 @@ fn is_needed(label: &str) -> bool {
 }
 
 impl Inventory {
-    /// The servers that are ready.
+    /// The servers that are ready, also those that an operator has withdrawn: they still are at the next start, and are known at once.
     pub(crate) fn kept(&self) -> Vec<KeptServer> {
         let is_ready = |entry: &&Entry| {
-            state(&self.cordons, entry) == ServerState::Ready
-                && entry.gone_since.is_none()
-                && entry.has_models()
+            entry.state() == ServerState::Ready && entry.gone_since.is_none() && entry.has_models()
         };
         self.entries.values().filter(is_ready).filter_map(|entry| self.kept_of(entry)).collect()
     }

@@ -12,22 +12,27 @@ fn spec(name: &str, url: &str) -> ServerSpec {
 #[test]
 fn a_page_that_cannot_be_read_is_asked_for_less_and_less_often() {
     let (mut pages, start, every) = (Pages::default(), Instant::now(), Duration::from_secs(15));
+    let pace = Pace { every, look: every };
     let mut gpu = spec("gpu", "http://10.0.0.1:8000");
     let mut reads = Vec::new();
     for tick in 0..100_u64 {
         let now = start + every * u32::try_from(tick).expect("small");
-        if pages.is_due(&gpu, now) {
-            assert!(!pages.is_due(&gpu, now + RAREST), "it is being read");
-            pages.was_read(&gpu.url, false, now, every);
+        if pages.is_due(&gpu, now, every) {
+            assert!(!pages.is_due(&gpu, now + RAREST, every), "it is being read");
+            pages.was_read(&gpu.url, false, now, pace);
             reads.push(tick);
         }
     }
     assert_eq!(reads, [0, 1, 2, 3, 5, 9, 17, 33, 53, 73, 93], "every five minutes in the end");
     gpu.incarnation = "another run".to_owned();
     let now = start + every * 100;
-    assert!(pages.is_due(&gpu, now), "a server that has started again is asked at once");
-    pages.was_read(&gpu.url, true, now, every);
-    assert!(pages.is_due(&gpu, now + every), "and while it answers, each time");
+    assert!(pages.is_due(&gpu, now, every), "a server that has started again is asked at once");
+    pages.was_read(&gpu.url, true, now, pace);
+    assert!(pages.is_due(&gpu, now + every, every), "and while it answers, each time");
+    let look = Duration::from_millis(200);
+    pages.was_read(&gpu.url, true, now, Pace { every, look });
+    assert!(!pages.is_due(&gpu, now + every - look, every), "not sooner, however often it is looked at");
+    assert!(pages.is_due(&gpu, now + look, look), "unless it is wanted sooner now");
 }
 
 #[test]
@@ -65,7 +70,7 @@ async fn what_servers_have_counted_is_read_again_and_again() {
     let (_remembered, remembered) = watch::channel(Arc::default());
     let (_peers, traefik_peers) = watch::channel(Default::default());
     let sources = Sources { docker: Vec::new(), configured, cordons, remembered, traefik_peers, kept: None };
-    tokio::spawn(crate::run(sources, publisher));
+    tokio::spawn(crate::run(sources, publisher, std::future::pending()));
     let (sender, mut readings) = mpsc::channel(16);
     tokio::spawn(read(catalogue, Duration::from_millis(100), sender));
 

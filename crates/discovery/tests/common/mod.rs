@@ -37,7 +37,7 @@ impl Discovery {
         };
         let task = tokio::spawn(async move {
             let _peers = peers;
-            discovery::run(sources, publisher).await.expect("discovery runs");
+            discovery::run(sources, publisher, std::future::pending()).await.expect("discovery runs");
         });
         Self { reader, task, cordons, _servers: sender }
     }

@@ -238,7 +238,7 @@ fn a_period_that_is_over_gets_back_its_own() {
     let quota = Quota::new(1_000, Unit::Tokens, Calendar::Day).expect("a quota");
     let day = |day: &str| {
         let id = Subject::of(1).quota(&quota, day.parse().expect("a day"));
-        QuotaDemand { scope: Scope::Key, id, quota, cost: 600, ends_after: Duration::ZERO }
+        QuotaDemand { scope: Scope::Key, id, quota, cost: 600, ends_after: Duration::ZERO, settled: None }
     };
     let [before, after] = ["2026-11-21", "2026-11-22"].map(day);
     let reserve = |demand: &QuotaDemand| {
@@ -264,6 +264,7 @@ fn the_last_correction_counts_whatever_was_said_before() {
             quota,
             cost: 60,
             ends_after: Duration::ZERO,
+            settled: None,
         });
         let mut reserved = limiters.reserve(&demands).expect("it fits");
         for word in words {
@@ -687,7 +688,7 @@ proptest! {
                 Later::Ask { cost, of_both } => {
                     let subject = Subject::of(1);
                     let period: Period = format!("2026-11-{day:02}").parse().expect("a day");
-                    let of_quota = QuotaDemand { scope: Scope::Key, id: subject.quota(&quota, period), quota, cost: cost.into(), ends_after: Duration::ZERO };
+                    let of_quota = QuotaDemand { scope: Scope::Key, id: subject.quota(&quota, period), quota, cost: cost.into(), ends_after: Duration::ZERO, settled: None };
                     let of_rate = Demand::new(Scope::Consumer, subject, rate, cost);
                     let demands = Demands { rates: of_both.then_some(of_rate).into_iter().collect(), quotas: vec![of_quota] };
                     let time = rate.interval() * u64::from(cost);

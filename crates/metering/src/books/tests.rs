@@ -9,6 +9,35 @@ use crate::{
 
 const EXCLUSIVE: Terms = Terms { exclusive: true, leaves_out_cached: false, repeats_prompts: false };
 
+#[test]
+fn a_difference_counts_from_16_tokens_and_one_percent_on() {
+    use BookDifference::{Missing, None, NotOurs};
+    for (counted, settled, expected) in [
+        (0, 0, None),
+        (1_016, 1_000, None),
+        (1_017, 1_000, NotOurs(17)),
+        (1_000, 1_017, Missing(17)),
+        (10_000, 10_101, None),
+        (10_000, 10_102, Missing(102)),
+        (10_102, 10_000, NotOurs(102)),
+        (16, 0, None),
+        (17, 0, NotOurs(17)),
+    ] {
+        assert_eq!(BookDifference::between(counted, settled), expected, "{counted} and {settled}");
+    }
+    let correction = UsageCorrection {
+        request: RequestId(1),
+        whose: (),
+        model: Arc::from("llama"),
+        kind: UsageKind::Measured,
+        settled: 100,
+        prompt: -30,
+        cached: 5,
+        completion: 12,
+    };
+    assert_eq!(correction.difference(), -18, "cached tokens are among those of the prompt");
+}
+
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(7_200 + seconds)
 }

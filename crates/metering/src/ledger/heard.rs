@@ -85,6 +85,11 @@ impl Heard {
         self.due.is_some_and(|due| due <= now)
     }
 
+    /// Whether nothing works on it any more: Traefik has told its end, or its server has told all that it has done for it.
+    pub(super) fn has_ended(&self, shape: RequestShape) -> bool {
+        self.record.is_some() || shape.tells_its_answers() && self.told() >= shape.answers(self.choices)
+    }
+
     pub(super) fn next(&self, shape: RequestShape, expects_record: bool, expects_span: bool) -> NextStep {
         let told = self.told();
         let all = shape.answers(self.choices);
@@ -100,7 +105,7 @@ impl Heard {
         let may_come = match () {
             () if record.compute_tokens.is_some() => false,
             () if told >= most => !shape.tells_its_answers(),
-            () if is_refusal(record) => told > 0 || record.retries > 0,
+            () if is_unworked(record) => told > 0 || record.retries > 0,
             () => told > 0 || expects_span,
         };
         if may_come { NextStep::WaitForRest } else { NextStep::Close }
@@ -131,6 +136,11 @@ impl Heard {
 
     fn told(&self) -> u64 {
         u64::try_from(self.spans.len()).unwrap_or(u64::MAX)
+    }
+
+    fn attempts(&self, shape: RequestShape) -> u32 {
+        let attempts = self.told().div_ceil(shape.answers(self.choices).max(1)).max(1);
+        u32::try_from(attempts).unwrap_or(u32::MAX)
     }
 
     /// The prompts' tokens. With several choices each span repeats its prompt's. Until all spans were told, the average prompt
@@ -190,6 +200,8 @@ pub(super) fn settle<T>(
         duration: record.map(|record| record.duration).or(heard.and_then(|heard| heard.duration)),
         server: record.and_then(|record| record.server.as_deref()).map(Into::into),
         answer_bytes: record.map(|record| record.answer_bytes),
+        is_unworked: record.is_some_and(is_unworked),
+        attempts: heard.map_or(1, |heard| heard.attempts(shape)),
     }
 }
 
@@ -201,6 +213,10 @@ impl Heard {
         calibration: &Calibration,
     ) -> (UsageKind, UsedTokens) {
         let RequestReservation { shape, reserved, .. } = *reservation;
+        if shape.has_beams && self.told() > 0 {
+            // What its steps add up to is far more than it has used.
+            return (UsageKind::Estimated, estimated(reserved));
+        }
         if self.told() >= shape.answers(self.choices) {
             return (UsageKind::Exact, self.used(shape));
         }
@@ -271,6 +287,33 @@ fn earlier(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
 
 fn is_refusal(record: &RecordReceipt) -> bool {
     ending_of(record) == Ending::Refused
+}
+
+/// A server that refuses the connection does so at once. With Traefik's twelve attempts and its pauses between them that takes almost half a
+/// second, and the record does not tell how many there were. A server that fails within that time has not done much: it is loading, too busy,
+/// or has no such function.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Whether no server has worked on it. Traefik's own 502 is told as if a server had answered it, whether that was not reached or has broken
+/// off after some work: only the time tells. Without a server Traefik tells neither an address nor a server's status.
+fn is_unworked(record: &RecordReceipt) -> bool {
+    if !is_refusal(record) {
+        return false;
+    }
+    // Those to which it was sent before may have worked on it, and broken off.
+    let is_at_once = record.duration < REFUSED_WITHIN;
+    match record.server_status {
+        0 => record.server.is_none(),
+        // These are answered before any work.
+        401 | 403..=406 | 411 | 413..=415 | 429 | 431 => {
+            record.status < 500 && (record.retries == 0 || is_at_once)
+        }
+        // vLLM also answers 400 after all the work, where what the model has written is not the JSON that was demanded
+        // (<https://github.com/vllm-project/vllm/pull/36883>).
+        400..=499 => record.status < 500 && is_at_once,
+        501 | 502 | 503 | 529 => is_at_once,
+        _ => false,
+    }
 }
 
 /// Nobody waited for the answer any longer (RFC 9110, 15.6.5): the server may have worked on it until then.

@@ -144,6 +144,41 @@ fn what_is_told_first_is_handed_out_before_the_last_word() {
     assert_eq!(provisional(&mut ledger), []);
 }
 
+/// Regression: a place at a server that was free stayed taken for five seconds, until it was clear that no span would come.
+#[test]
+fn that_a_request_has_ended_is_told_once_and_does_not_wait_for_its_tokens() {
+    let ended = |ledger: &mut Ledger<u32>| {
+        let mut all = Vec::new();
+        ledger.take_ended(|held| all.push(*held));
+        assert_eq!(ledger.take_settled(), []);
+        all
+    };
+    let mut ledger = ledger();
+    ledger.open(reservation(1), at(0));
+    assert_eq!(ended(&mut ledger), []);
+    ledger.record(record(1, 7_000), at(1));
+    assert_eq!(ended(&mut ledger), [1], "by Traefik");
+    assert_eq!(ended(&mut ledger), []);
+    ledger.open(reservation(2), at(2));
+    ledger.span(span(2, 8, 12, 34), at(2));
+    assert_eq!(ended(&mut ledger), [2], "by its server; Traefik's record is missing");
+    for (request, last) in [(1, Receipt::Span(span(1, 7, 12, 34))), (2, Receipt::Record(record(2, 9)))] {
+        ledger.tell(last, at(3));
+        ledger.take_ended(|held| panic!("{held} has ended again"));
+        assert_eq!(ledger.only().held, request);
+    }
+    // A span for each of two prompts, and one for an endpoint that may have more of them than is known.
+    let shape = RequestShape { prompts: 2, ..SHAPE };
+    ledger.open(RequestReservation { shape, ..reservation(3) }, at(4));
+    ledger.span(span(3, 9, 12, 34), at(5));
+    let shape = RequestShape { endpoint: MeteredEndpoint::Embeddings, ..SHAPE };
+    ledger.open(RequestReservation { shape, ..reservation(4) }, at(5));
+    ledger.span(span(4, 10, 12, 0), at(5));
+    assert_eq!(ended(&mut ledger), [], "the servers may still work on both");
+    ledger.span(span(3, 11, 12, 34), at(6));
+    assert_eq!(ended(&mut ledger), [3]);
+}
+
 /// The choice that comes second finds the prompt cached by the first one.
 #[test]
 fn cached_tokens_of_choices_are_those_of_the_first() {
@@ -191,9 +226,86 @@ fn what_a_server_refused_or_never_got_costs_nothing() {
         let mut ledger = ledger();
         ledger.open(reservation(1), at(0));
         ledger.record(refused(1, status), at(1));
+        ledger.advance(at(60));
         let settled = ledger.only();
         assert_eq!((settled.kind, settled.used), (UsageKind::Measured, used(0, 0)), "{status}");
         assert_eq!((settled.ending, settled.difference()), (Ending::Refused, -1_010));
+    }
+}
+
+/// Regression: who was refused was settled at once, so what the server told of its work four seconds later came too late.
+#[test]
+fn what_a_server_tells_of_a_request_that_it_refused_after_its_work_is_waited_for() {
+    for (status, expected) in [(500, [1; 2]), (400, [1; 2]), (404, [0; 2])] {
+        let mut ledger = ledger();
+        ledger.open(reservation(1), at(0));
+        ledger.record(RecordReceipt { duration: 2 * SECOND, ..refused(1, status) }, at(2));
+        ledger.span(span(1, 1, 900, 96), at(6));
+        ledger.advance(at(60));
+        let settled = ledger.only();
+        let told =
+            [usize::from(settled.kind == UsageKind::Exact), usize::from(settled.used == used(900, 96))];
+        assert_eq!((settled.ending, told), (Ending::Refused, expected), "{status}");
+    }
+}
+
+/// llama.cpp answers 500 after all its work, where an answer has no end that its schema allows. Traefik's own 502 looks like a server's.
+#[test]
+fn only_a_clients_fault_and_a_server_that_was_not_reached_are_surely_no_work() {
+    let at_once = Duration::from_millis(999);
+    for (status, server_status, retries, duration, has_server, expected) in [
+        (404, 404, 0, SECOND, true, true),
+        (400, 400, 0, at_once, true, true),
+        // vLLM answers so after all the work, too.
+        (400, 400, 0, SECOND, true, false),
+        (422, 422, 0, SECOND, true, false),
+        (429, 429, 2, at_once, true, true),
+        (429, 429, 1, SECOND, true, false),
+        (500, 500, 0, at_once, true, false),
+        (503, 503, 0, at_once, true, true),
+        (529, 529, 0, at_once, true, true),
+        (503, 503, 0, SECOND, true, false),
+        (400, 500, 0, at_once, true, false),
+        (502, 400, 0, at_once, true, false),
+        (502, 502, 0, at_once, true, true),
+        (502, 502, 0, SECOND, true, false),
+        (502, 502, 11, at_once, true, true),
+        (504, 504, 0, at_once, true, false),
+        // Traefik knew no server, or has refused it itself.
+        (503, 0, 0, SECOND, false, true),
+        (413, 0, 0, SECOND, false, true),
+        (502, 0, 0, SECOND, true, false),
+        (200, 200, 0, SECOND, true, false),
+        (499, 0, 0, SECOND, true, false),
+    ] {
+        let mut ledger = ledger();
+        ledger.open(reservation(1), at(0));
+        let server = Some("http://10.0.0.1:8000".to_owned()).filter(|_| has_server);
+        ledger
+            .record(RecordReceipt { server_status, retries, duration, server, ..refused(1, status) }, at(1));
+        ledger.advance(at(60));
+        assert_eq!(ledger.only().is_unworked, expected, "{status} {server_status} {retries} {duration:?}");
+    }
+    let mut ledger = ledger();
+    ledger.open(reservation(1), at(0));
+    ledger.advance(at(600));
+    assert!(!ledger.only().is_unworked, "nobody has told");
+}
+
+#[test]
+fn attempts_are_counted_by_the_answers_that_servers_tell() {
+    for (choices, spans, expected) in [(1, 1, 1), (1, 3, 3), (2, 2, 1), (2, 3, 2), (2, 4, 2)] {
+        let mut ledger = ledger();
+        let shape = RequestShape { choices, ..SHAPE };
+        ledger.record(record(99, 0), at(0));
+        ledger.open(RequestReservation { shape, ..reservation(1) }, at(0));
+        for number in 1..=spans {
+            ledger.span(span(1, number, 20, 5), at(1));
+        }
+        ledger.record(RecordReceipt { retries: 3, ..record(1, 900) }, at(1));
+        ledger.advance(at(60));
+        let settled = ledger.only();
+        assert_eq!((settled.kind, settled.attempts), (UsageKind::Exact, expected), "{choices} {spans}");
     }
 }
 
@@ -224,6 +336,33 @@ fn what_a_client_broke_off_costs_what_was_generated() {
     ledger.open(RequestReservation { shape: whole, ..reservation(5) }, at(31));
     ledger.record(RecordReceipt { status: 499, duration: 3 * SECOND, ..aborted(5, 0) }, at(34));
     assert_eq!(ledger.settled_by(at(40))[1], (5, UsageKind::Measured, 10, 150));
+}
+
+/// Regression: the time for which a request had waited until a server had room was charged, and counted as the server's. Traefik's
+/// time begins before `/auth` is asked; a server's span does not.
+#[test]
+fn the_time_for_which_a_request_has_waited_is_no_time_of_its_answer() {
+    let waited = |request| RequestReservation { waited: 3 * SECOND, ..reservation(request) };
+    let whole = RequestShape { streams: false, traces: false, ..SHAPE };
+    for (total, own) in [(4 * SECOND, SECOND), (2 * SECOND, Duration::ZERO)] {
+        let mut ledger = ledger();
+        ledger.open(RequestReservation { shape: whole, ..waited(1) }, at(0));
+        ledger.record(RecordReceipt { duration: total, ..record(1, 900) }, at(4));
+        assert_eq!(ledger.only().duration, Some(own));
+    }
+    let mut ledger = ledger();
+    ledger.open(waited(1), at(0));
+    ledger.span(SpanReceipt { duration: Some(SECOND), ..span(1, 1, 10, 100) }, at(4));
+    assert_eq!(ledger.only().duration, Some(SECOND), "as the server tells it");
+    // An answer that nobody saw is measured by its time: 50 tokens a second here.
+    ledger.record(record(99, 0), at(4));
+    ledger.open(RequestReservation { shape: whole, ..reservation(2) }, at(4));
+    ledger.span(span(2, 1, 10, 100), at(5));
+    ledger.record(RecordReceipt { server_duration: 2 * SECOND, ..record(2, 900) }, at(5));
+    ledger.take_settled();
+    ledger.open(RequestReservation { shape: whole, ..waited(3) }, at(5));
+    ledger.record(RecordReceipt { status: 499, duration: 6 * SECOND, ..aborted(3, 0) }, at(11));
+    assert_eq!(ledger.settled_by(at(20)), [(3, UsageKind::Measured, 10, 150)]);
 }
 
 /// Regression: a server that nobody waited for any longer worked for nothing, and thousands of tokens were free.
@@ -261,6 +400,24 @@ fn bytes_that_the_request_has_shaped_count_no_less_than_what_was_reserved() {
         ledger.settled_by(at(9)),
         [(1, UsageKind::Exact, 12, 300), (2, UsageKind::Measured, 0, 0)],
         "what the server says counts all the same"
+    );
+}
+
+/// Regression: each step of each beam has a span with the whole prompt, and all of them were added up as exact.
+#[test]
+fn steps_of_a_search_with_beams_do_not_add_up_to_what_was_used() {
+    let mut ledger = ledger();
+    let shape = RequestShape { has_beams: true, choices: 4, ..SHAPE };
+    ledger.open(RequestReservation { shape, ..reservation(1) }, at(0));
+    for step in 0..300 {
+        ledger.span(span(1, step, 600, 1), at(1));
+    }
+    ledger.record(record(1, 650), at(2));
+    ledger.open(RequestReservation { shape, ..reservation(2) }, at(2));
+    ledger.record(refused(2, 400), at(3));
+    assert_eq!(
+        ledger.settled_by(at(9)),
+        [(1, UsageKind::Estimated, 10, 1_000), (2, UsageKind::Measured, 0, 0)],
     );
 }
 

@@ -19,10 +19,10 @@ pub(crate) enum Budgets {
         #[command(flatten)]
         budget: Budget,
     },
-    /// Let what is spent or reserved until now not count any more
+    /// Let what is spent until now not count any more
     ///
-    /// What is kept as usage and its cost stays as it is. Requests that are under way have reserved more than they will cost, and
-    /// that does not count any more either.
+    /// What is kept as usage and its cost stays as it is. What requests have reserved that are under way stays reserved. Once they have
+    /// ended, what they have cost counts.
     Reset(Budget),
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Budget {
     /// The consumer that has it
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
-    /// The model, by its own name and not an alias, for a budget below `limit_per_model`
+    /// The model, by its own name or an alias, for a budget below `limit_per_model`
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Its period; ever is that of `budget_total`

@@ -19,10 +19,13 @@ pub(crate) enum Explain {
     },
     /// What would happen to a request
     Request(RequestArgs),
-    /// The labels of a middleware for a router of your own that leads to a model
+    /// A middleware for a router of your own that leads to a model, as labels
     Middleware {
         /// The name of the model
         model: String,
+        /// Print it as YAML for Traefik's file provider instead
+        #[arg(long)]
+        yaml: bool,
     },
 }
 

@@ -23,11 +23,14 @@ pub(crate) struct PlanFields {
     models: Vec<String>,
     #[command(flatten)]
     limits: Limits,
+    /// Who goes first while requests wait for a server (pick.wait)
+    #[arg(long, value_name = "WHICH", value_parser = PossibleValuesParser::new(["low", "normal", "high"]))]
+    priority: Option<String>,
     /// A note for operators
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
     /// Remove a field (repeatable)
-    #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["models", "limit", "limit_per_model", "note"]))]
+    #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["models", "limit", "limit_per_model", "priority", "note"]))]
     unset: Vec<String>,
 }
 
@@ -97,6 +100,7 @@ impl PlanFields {
         let mut patch = Patch::default();
         patch.list("models", &self.models);
         patch.limits(&self.limits);
+        patch.text("priority", self.priority.as_ref());
         patch.text("note", self.note.as_ref());
         patch.without(&self.unset)
     }

@@ -1,7 +1,5 @@
 //! `modelgate keys`, `consumers` and `plans`.
 
-use std::io::{self, Write as _};
-
 use accounts::{AccountKind, ConsumerSpec, KeySpec, Plan};
 use admin::Present;
 use serde_json::{Value, json};
@@ -11,10 +9,15 @@ use super::{
     registry::{ACTOR, CommandFailure, answer},
     table::{self, cell},
 };
-use crate::arguments::{
-    Consumers, KeyAccounts, Plans,
-    accounts::{CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan},
-    output::Output,
+use crate::{
+    arguments::{
+        Consumers, KeyAccounts, Plans,
+        accounts::{
+            CreateKey, ListConsumers, ListKeys, ListPlans, Named, Rotate, SetConsumer, SetKey, SetPlan,
+        },
+        output::Output,
+    },
+    output::{say, tell},
 };
 
 /// `modelgate keys`
@@ -30,7 +33,8 @@ pub(crate) async fn keys(registry: &Registry, what: &KeyAccounts) -> Result<(), 
                 [name, consumer, admin::state_in_words(key), plan, models, last_used, source]
             };
             const HEADING: [&str; 7] = ["NAME", "CONSUMER", "STATE", "PLAN", "MODELS", "LAST USED", "SOURCE"];
-            print_list(HEADING, rows, row, output)
+            print_list(HEADING, rows, row, output);
+            Ok(())
         }
         KeyAccounts::Show(named) => show::<KeySpec>(registry, named).await,
         KeyAccounts::Create(wanted) => create(registry, wanted).await,
@@ -65,7 +69,8 @@ pub(crate) async fn consumers(registry: &Registry, what: &Consumers) -> Result<(
                 ["name", "plan", "limit", "limit_per_model", "disabled", "note", "source"];
             const HEADING: [&str; 7] =
                 ["NAME", "PLAN", "LIMIT", "LIMIT PER MODEL", "DISABLED", "NOTE", "SOURCE"];
-            print_list(HEADING, rows, |consumer| COLUMNS.map(|column| cell(consumer, column)), output)
+            print_list(HEADING, rows, |consumer| COLUMNS.map(|column| cell(consumer, column)), output);
+            Ok(())
         }
         Consumers::Show(named) => show::<ConsumerSpec>(registry, named).await,
         Consumers::Set(SetConsumer { name, fields, output }) => {
@@ -80,9 +85,12 @@ pub(crate) async fn plans(registry: &Registry, what: &Plans) -> Result<(), Comma
     match what {
         Plans::List(ListPlans { search, output }) => {
             let rows = list::<Plan>(registry, filter(search, &None, &None)).await?;
-            const COLUMNS: [&str; 6] = ["name", "models", "limit", "limit_per_model", "note", "source"];
-            const HEADING: [&str; 6] = ["NAME", "MODELS", "LIMIT", "LIMIT PER MODEL", "NOTE", "SOURCE"];
-            print_list(HEADING, rows, |plan| COLUMNS.map(|column| cell(plan, column)), output)
+            const COLUMNS: [&str; 7] =
+                ["name", "models", "limit", "limit_per_model", "priority", "note", "source"];
+            const HEADING: [&str; 7] =
+                ["NAME", "MODELS", "LIMIT", "LIMIT PER MODEL", "PRIORITY", "NOTE", "SOURCE"];
+            print_list(HEADING, rows, |plan| COLUMNS.map(|column| cell(plan, column)), output);
+            Ok(())
         }
         Plans::Show(named) => show::<Plan>(registry, named).await,
         Plans::Set(SetPlan { name, fields, output }) => {
@@ -104,20 +112,26 @@ fn filter(search: &Option<String>, consumer: &Option<String>, plan: &Option<Stri
 }
 
 /// All accounts, read page by page. Unreadable ones are reported by name.
-#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn list<A: Present>(registry: &Registry, mut filter: Filter) -> Result<Vec<Value>, CommandFailure> {
     let mut all = Vec::new();
     loop {
-        let page = answer(registry.list::<A>(&filter)).await?;
+        let page = answer(registry.list_with_named::<A>(&filter)).await?;
         all.extend(answer(A::present(registry, &page.items)).await?);
         for unreadable in &page.unreadable {
-            eprintln!("left out: {unreadable}");
+            tell!("left out: {unreadable}");
         }
         match page.next {
             Some(next) => filter.after = Some(next),
-            None => return Ok(all),
+            None => break,
         }
     }
+    if all.is_empty() && registry.store().is_err() {
+        tell!(
+            "only the configuration file was looked at: no store is configured; set state_dir (or MODELGATE_STATE_DIR), or name \
+             the configuration file with --config"
+        );
+    }
+    Ok(all)
 }
 
 fn print_list<const N: usize>(
@@ -125,16 +139,16 @@ fn print_list<const N: usize>(
     rows: Vec<Value>,
     row: impl Fn(&Value) -> [String; N],
     output: &Output,
-) -> Result<(), CommandFailure> {
-    if output.json {
-        return table::print_json(&rows.into());
+) {
+    match output.json {
+        true => table::print_json(&rows.into()),
+        false => table::print(heading, &rows.iter().map(row).collect::<Vec<_>>()),
     }
-    table::print(heading, &rows.iter().map(row).collect::<Vec<_>>())
 }
 
 async fn show<A: Present>(registry: &Registry, named: &Named) -> Result<(), CommandFailure> {
     let missing = || CommandFailure::Failed(format!("there is no {} {:?}", A::KIND, named.name));
-    let found = answer(registry.get::<A>(&named.name)).await?.ok_or_else(missing)?;
+    let found = answer(registry.get_or_named::<A>(&named.name)).await?.ok_or_else(missing)?;
     print_written(registry, found, None, &named.output).await
 }
 
@@ -173,15 +187,12 @@ async fn set<A: Present>(
     print_written(registry, written, None, output).await
 }
 
-#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn delete(registry: &Registry, kind: AccountKind, named: &Named) -> Result<(), CommandFailure> {
     let was_there = answer(registry.delete(kind, &named.name, &ACTOR)).await?;
-    if named.output.json {
-        return table::print_json(&json!({ "deleted": was_there }));
-    }
-    match was_there {
-        true => eprintln!("the {kind} {:?} is deleted", named.name),
-        false => eprintln!("there was no {kind} {:?}", named.name),
+    match (named.output.json, was_there) {
+        (true, _) => table::print_json(&json!({ "deleted": was_there })),
+        (false, true) => tell!("the {kind} {:?} is deleted", named.name),
+        (false, false) => tell!("there was no {kind} {:?}", named.name),
     }
     Ok(())
 }
@@ -198,7 +209,7 @@ async fn print_written<A: Present>(
         (Some(new), true) => shown["api_key"] = new.reveal().into(),
         (Some(new), false) => {
             let key = new.reveal();
-            writeln!(io::stdout().lock(), "API key, shown this once; give it to its owner:\n\n  {key}\n")?;
+            say!("API key, shown this once; give it to its owner:\n\n  {key}\n");
         }
         (None, _) => {}
     }

@@ -1,12 +1,10 @@
 //! `modelgate admin`: the token with which operators sign in.
 
-use std::io::{self, Write as _};
-
 use admin::AdminTokens;
 use store::{Audit, Registry};
 
 use super::registry::{ACTOR, CommandFailure, answer};
-use crate::config::Config;
+use crate::{config::Config, output::say};
 
 /// `modelgate admin token --new`: makes another token in place of the generated one, and prints it. A running Modelgate takes it
 /// within a second.
@@ -25,11 +23,10 @@ pub(crate) async fn new_token(config: &Config, registry: &Registry) -> Result<()
         )
     })?;
     let token = AdminTokens::renewed(folder)?;
-    writeln!(
-        io::stdout().lock(),
+    say!(
         "Admin token, shown this once. The one before is not valid any more, and its sessions have ended:\n\n  {}\n",
         token.reveal()
-    )?;
+    );
     if let Ok(store) = registry.store() {
         answer(store.record(&[Audit::new(&*ACTOR, "admin token made").about("generated")])).await?;
     }

@@ -1,8 +1,8 @@
-//! `modelgate alerts test`: sends a test message to the webhooks of the configuration.
+//! `modelgate alerts test`: sends a test message to the webhooks and the mailboxes of the configuration.
 
 use std::{io, process::ExitCode};
 
-use crate::{arguments::Alerts, config::Config, exit, runtime, serve::alerts::send_tests};
+use crate::{arguments::Alerts, config::Config, exit, output::say, runtime, serve::alerts::send_tests};
 
 /// Sends the messages, and prints what came of each.
 pub(crate) fn alerts(config: &Config, what: &Alerts) -> ExitCode {
@@ -10,25 +10,24 @@ pub(crate) fn alerts(config: &Config, what: &Alerts) -> ExitCode {
     exit::of(test(config, name.as_deref()))
 }
 
-#[expect(clippy::print_stdout, reason = "the output of the command")]
 fn test(config: &Config, name: Option<&str>) -> io::Result<()> {
     let all = &config.alerts.webhooks;
     let chosen: Vec<_> = all.iter().filter(|webhook| name.is_none_or(|name| name == webhook.name)).collect();
     if chosen.is_empty() {
         let names: Vec<_> = all.iter().map(|webhook| webhook.name.as_str()).collect();
         return Err(io::Error::other(match name {
-            Some(name) => format!("no webhook is called {name:?}; there are: {}", names.join(", ")),
-            None => "alerts.webhooks is empty: nobody is told".into(),
+            Some(name) => format!("no receiver is called {name:?}; there are: {}", names.join(", ")),
+            None => "alerts.webhooks and alerts.mail are empty: nobody is told".into(),
         }));
     }
     let results = runtime::new()?.block_on(send_tests(&config.alerts, &chosen));
     let failed = results.iter().filter(|tested| tested.fault.is_some()).count();
     for tested in results {
-        println!("{}: {}", tested.name, tested.fault.as_deref().unwrap_or("it has arrived"));
+        say!("{}: {}", tested.name, tested.fault.as_deref().unwrap_or("it has arrived"));
     }
     match failed {
         0 => Ok(()),
-        1 => Err(io::Error::other("one webhook was not reached")),
-        more => Err(io::Error::other(format!("{more} webhooks were not reached"))),
+        1 => Err(io::Error::other("one receiver was not reached")),
+        more => Err(io::Error::other(format!("{more} receivers were not reached"))),
     }
 }

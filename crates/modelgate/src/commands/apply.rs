@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::Path,
 };
 
@@ -17,7 +17,10 @@ use serde_json::{Map, Value, json};
 use store::{AccountSource, Filter, Registry};
 
 use super::registry::{ACTOR, CommandFailure, answer};
-use crate::arguments::apply::Apply;
+use crate::{
+    arguments::apply::Apply,
+    output::{self, say, tell},
+};
 
 /// The sections of the file, in the order in which they refer to each other.
 const SECTIONS: [&str; 3] = ["plans", "consumers", "keys"];
@@ -65,19 +68,18 @@ pub(crate) async fn apply(registry: &Registry, wanted: &Apply) -> Result<(), Com
         let lines: String = steps.faults.iter().map(|fault| format!("\n  {fault}")).collect();
         return Err(CommandFailure::Failed(format!("nothing was changed:{lines}")));
     }
-    let mut out = io::stdout().lock();
     let removals = std::mem::take(&mut steps.removals).into_iter().rev();
     let all: Vec<PlannedChange> = std::mem::take(&mut steps.writes).into_iter().chain(removals).collect();
     for step in &all {
-        writeln!(out, "{step}")?;
+        say!("{step}");
         if !wanted.dry_run
             && let Some(new) = step.take(registry).await?
         {
-            writeln!(out, "    {}  (shown this once)", new.reveal())?;
+            say!("    {}  (shown this once)", new.reveal());
         }
     }
     let end = if wanted.dry_run { " (--dry-run: nothing was changed)" } else { "" };
-    writeln!(out, "{} changed, {} as they were{end}", all.len(), steps.unchanged)?;
+    say!("{} changed, {} as they were{end}", all.len(), steps.unchanged);
     Ok(())
 }
 
@@ -93,7 +95,8 @@ pub(crate) async fn export(registry: &Registry) -> Result<(), CommandFailure> {
     document.insert("keys".into(), stored::<KeySpec>(registry).await?.iter().map(Account::to_json).collect());
     document.retain(|_, list: &mut Value| list.as_array().is_some_and(|list| !list.is_empty()));
     let yaml = serde_yaml::to_string(&document).map_err(|error| CommandFailure::Failed(error.to_string()))?;
-    Ok(io::stdout().lock().write_all(yaml.as_bytes())?)
+    output::text(yaml);
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<Map<String, Value>, CommandFailure> {
@@ -118,13 +121,12 @@ fn read(file: &Path) -> Result<Map<String, Value>, CommandFailure> {
 }
 
 /// All accounts of a kind in the store. One that cannot be read is named, and left alone.
-#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn stored<A: Account>(registry: &Registry) -> Result<Vec<A>, CommandFailure> {
     let mut filter = Filter { limit: 1_000, ..Filter::default() };
     let mut all = Vec::new();
     loop {
         let page = answer(registry.list::<A>(&filter)).await?;
-        page.unreadable.iter().for_each(|unreadable| eprintln!("left alone: {unreadable}"));
+        page.unreadable.iter().for_each(|unreadable| tell!("left alone: {unreadable}"));
         let of_store = page.items.into_iter().filter(|item| item.source != AccountSource::File);
         all.extend(of_store.map(|item| item.account));
         match page.next {

@@ -5,7 +5,11 @@ use std::{path::Path, time::Duration};
 use store::{Audit, Copied, Present, Registry, RegistryError, StoreError};
 use tokio::time::{error::Elapsed, timeout};
 
-use super::registry::{ACTOR, CommandFailure};
+use super::{
+    progress::Progress,
+    registry::{ACTOR, CommandFailure},
+};
+use crate::output::tell;
 
 /// Years of usage and audit entries take minutes.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -13,8 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// `modelgate backup FILE`
 pub(crate) async fn backup(registry: &Registry, file: &Path) -> Result<(), CommandFailure> {
     let store = registry.store().map_err(no_store)?;
+    let progress = Progress::of("writing the backup");
     let copied = timeout(PATIENCE, store.back_up(file)).await.map_err(late)??;
-    say(&format!("written to {}: {}", file.display(), in_words(&copied)));
+    drop(progress);
+    tell!("written to {}: {}", file.display(), in_words(&copied));
     Ok(())
 }
 
@@ -23,12 +29,15 @@ pub(crate) async fn restore(registry: &Registry, file: &Path, replace: bool) -> 
     let store = registry.store().map_err(no_store)?;
     let present = if replace { Present::Replaced } else { Present::Refused };
     let audit = Audit::new(&*ACTOR, "store restored").about("all accounts, usage and counts");
-    match timeout(PATIENCE, store.restore(file, present, audit)).await.map_err(late)? {
+    let progress = Progress::of("restoring all in one transaction");
+    let restored = timeout(PATIENCE, store.restore(file, present, audit)).await.map_err(late)?;
+    drop(progress);
+    match restored {
         Err(error @ StoreError::NotEmpty(_)) => Err(CommandFailure::Failed(format!(
             "{error}; nothing was changed. `--replace` replaces all of it: keep it first with `modelgate backup FILE`"
         ))),
         restored => {
-            say(&format!("restored: {}", in_words(&restored?)));
+            tell!("restored: {}", in_words(&restored?));
             Ok(())
         }
     }
@@ -52,9 +61,4 @@ fn no_store(error: RegistryError) -> CommandFailure {
 fn in_words(Copied(tables): &Copied) -> String {
     let name = |table: &str| table.replace('_', " ");
     tables.iter().map(|(table, rows)| format!("{} {rows}", name(table))).collect::<Vec<_>>().join(", ")
-}
-
-#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
-fn say(words: &str) {
-    eprintln!("{words}");
 }

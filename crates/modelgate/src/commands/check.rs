@@ -11,39 +11,30 @@ use web::ServerMetering;
 
 use crate::{
     config::{self, Config, Env},
-    exit, survey, wiring,
+    exit,
+    output::say,
+    survey, wiring,
 };
 
 /// Prints a summary of a valid configuration; `named` is the file that the command line names. With `servers`, containers and
 /// servers are surveyed once.
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn check(named: Option<&Path>, config: &Config, servers: bool) -> ExitCode {
     let env = Env::of_this_process();
     let file = config::locate(named, &env);
     let name = file.as_ref().map_or_else(|| "no file".into(), |path| path.display().to_string());
-    println!(
+    say!(
         "ok: {name}: {}, {}",
         count(config.servers.len(), "server"),
         count(config.accounts.declared.keys.len(), "key")
     );
     print_origins(config, file.as_deref(), config::named_by(named, &env));
     for issuer in &config.accounts.issuers {
-        println!("tokens of {}: {}", issuer.issuer.issuer, issuer.plans_in_words());
+        say!("tokens of {}: {}", issuer.issuer.issuer, issuer.plans_in_words());
     }
     for warning in &config.warnings {
-        println!("warning: {warning}");
+        say!("warning: {warning}");
     }
-    let version = config.traefik.version;
-    let advisories = traefik_config::advisories(version);
-    if let Some(newest) = advisories.iter().map(|advisory| advisory.mended).max() {
-        println!(
-            "published faults of Traefik {version}, which traefik.version names; Traefik {newest} or later mends {}:",
-            if advisories.len() == 1 { "it" } else { "all" }
-        );
-    }
-    for advisory in advisories {
-        println!("  {advisory}");
-    }
+    say_advisories(config);
     if servers {
         return check_servers(config);
     }
@@ -51,30 +42,46 @@ pub(crate) fn check(named: Option<&Path>, config: &Config, servers: bool) -> Exi
     ExitCode::SUCCESS
 }
 
+/// The published faults of the Traefik that the configuration names.
+fn say_advisories(config: &Config) {
+    if !config.traefik.version_is_given {
+        say!("note: {}", web::UNKNOWN_TRAEFIK);
+        return;
+    }
+    let version = config.traefik.version;
+    let advisories = traefik_config::advisories(version);
+    if let Some(newest) = advisories.iter().map(|advisory| advisory.mended).max() {
+        say!(
+            "published faults of Traefik {version}, which traefik.version names; Traefik {newest} or later mends {}:",
+            if advisories.len() == 1 { "it" } else { "all" }
+        );
+    }
+    for advisory in advisories {
+        say!("  {advisory}");
+    }
+}
+
 /// What other applications on the same Traefik may lose.
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 fn say_claim(catalogue: &Catalogue, config: &Config) {
     if let Some(claim) = Claim::of(catalogue, &wiring::options(config)) {
-        println!("note: {claim}");
+        say!("note: {claim}");
     }
 }
 
 /// Where each setting comes from that is not a default.
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 fn print_origins(config: &Config, file: Option<&Path>, named_by: &str) {
     if let Some(file) = file {
         let path = path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        println!("the file: {}, {named_by}", path.display());
+        say!("the file: {}, {named_by}", path.display());
     }
     let width = config.given.iter().map(|given| given.key.len()).max().unwrap_or_default();
     for given in &config.given {
-        println!("  {:width$}  from {}", given.key, given.source);
+        say!("  {:width$}  from {}", given.key, given.source);
     }
     let others = if config.given.is_empty() { "all settings" } else { "all other settings" };
-    println!("  {others}: their defaults");
+    say!("  {others}: their defaults");
 }
 
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 fn check_servers(config: &Config) -> ExitCode {
     let catalogue = match survey::survey(config) {
         Ok(catalogue) => catalogue,
@@ -82,17 +89,17 @@ fn check_servers(config: &Config) -> ExitCode {
     };
     for server in catalogue.servers() {
         let why = server.state.why().map(|why| format!(": {why}")).unwrap_or_default();
-        println!("server {}: {}{why}", server.spec.name, server.state.name());
+        say!("server {}: {}{why}", server.spec.name, server.state_name());
     }
     say_metering(&catalogue, config);
     for problem in catalogue.problems() {
-        println!("problem: {problem} [{}]", problem.finding.code());
+        say!("problem: {problem} [{}]", problem.finding.code());
     }
     for shortcoming in traefik_config::shortcomings(&catalogue, &wiring::options(config)) {
-        println!("problem: {shortcoming} [{}]", shortcoming.code());
+        say!("problem: {shortcoming} [{}]", shortcoming.code());
     }
     for hint in catalogue.hints() {
-        println!("hint: {hint} [{}]", hint.finding.code());
+        say!("hint: {hint} [{}]", hint.finding.code());
     }
     say_claim(&catalogue, config);
     if catalogue.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -100,7 +107,6 @@ fn check_servers(config: &Config) -> ExitCode {
 
 /// How well the tokens of requests will be known, and which line makes them exact: said once for all servers of which the same
 /// holds.
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 fn say_metering(catalogue: &Catalogue, config: &Config) {
     let listener = wiring::telemetry_listener(config);
     let mut told: Vec<(ServerMetering, Vec<&str>)> = Vec::new();
@@ -112,9 +118,9 @@ fn say_metering(catalogue: &Catalogue, config: &Config) {
         }
     }
     for (metering, names) in told {
-        println!("tokens of {}: {metering} [{}]", names.join(", "), metering.code());
+        say!("tokens of {}: {metering} [{}]", names.join(", "), metering.code());
         if let Some(advice) = metering.advice() {
-            println!("  {advice}");
+            say!("  {advice}");
         }
     }
 }

@@ -21,12 +21,11 @@ mod tests;
 
 use std::{io, process::ExitCode};
 
-use crate::{arguments::explain::Explain, config::Config, exit, survey, wiring};
+use crate::{arguments::explain::Explain, config::Config, exit, output, survey, wiring};
 
 /// `modelgate explain …`.
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn explain(config: &Config, what: &Explain) -> ExitCode {
-    exit::of(text(config, what).map(|text| print!("{text}")))
+    exit::of(text(config, what).map(output::text))
 }
 
 fn text(config: &Config, what: &Explain) -> io::Result<String> {
@@ -38,17 +37,27 @@ fn text(config: &Config, what: &Explain) -> io::Result<String> {
             container::explain(&*catalogue()?, listener.as_ref(), name).map_err(io::Error::other)
         }
         Explain::Model { name } => model::explain(&*catalogue()?, config, name).map_err(io::Error::other),
-        Explain::Request(args) => request::explain(catalogue()?, config, args),
-        Explain::Middleware { model } => Ok(middleware(config, model)),
+        Explain::Request(args) => request::explain(&catalogue()?, config, args),
+        Explain::Middleware { model, yaml } => middleware(config, model, *yaml),
     }
 }
 
-/// The definition of `modelgate@http`, as labels.
-fn middleware(config: &Config, model: &str) -> String {
-    let host = config.traefik.advertise.as_ref().map_or("modelgate".into(), ToString::to_string);
-    let authority = format!("{host}:{}", config.listen.requests.port());
-    let labels = traefik_config::check_labels(&wiring::options(config), &authority, model);
-    let mut text = labels.join("\n");
-    text.push('\n');
-    text
+/// The middleware that asks about requests for a model, as labels or YAML, after a line that says whom it asks.
+fn middleware(config: &Config, model: &str, yaml: bool) -> io::Result<String> {
+    let requests = config.listen.requests;
+    let (authority, note) = match &config.traefik.advertise {
+        Some(host) => (format!("{host}:{}", requests.port()), "traefik.advertise"),
+        None if !requests.ip().is_unspecified() => (requests.to_string(), "listen.requests"),
+        None => {
+            let guess = "a guess: the name of the service in deploy/; set traefik.advertise if Traefik knows it by another one";
+            (format!("modelgate:{}", requests.port()), guess)
+        }
+    };
+    let options = wiring::options(config);
+    let text = match yaml {
+        true => serde_yaml::to_string(&traefik_config::check_document(&options, &authority, model))
+            .map_err(io::Error::other)?,
+        false => traefik_config::check_labels(&options, &authority, model).join("\n") + "\n",
+    };
+    Ok(format!("# Asks Modelgate at {authority} ({note}).\n{text}"))
 }

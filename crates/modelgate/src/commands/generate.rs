@@ -4,10 +4,9 @@ use std::process::ExitCode;
 
 use access::NewKey;
 
-use crate::{arguments::Generate, exit};
+use crate::{arguments::Generate, exit, output::say};
 
 /// Generates a key. It is printed in clear here and nowhere else.
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 pub(crate) fn generate(wanted: &Generate) -> ExitCode {
     let key = match NewKey::generate() {
         Ok(key) => key,
@@ -15,10 +14,10 @@ pub(crate) fn generate(wanted: &Generate) -> ExitCode {
     };
     let consumer = wanted.consumer.as_ref().unwrap_or(&wanted.name);
     let digest = key.digest().to_hex();
-    println!("API key, shown this once; give it to its owner:\n\n  {}\n", key.reveal());
-    println!("SHA-256 of it:\n\n  {digest}\n");
-    println!("For the configuration file:\n");
-    println!("keys:");
-    println!("  - name: {:?}\n    consumer: {:?}\n    sha256: {digest:?}", wanted.name, consumer);
+    say!("API key, shown this once; give it to its owner:\n\n  {}\n", key.reveal());
+    say!("SHA-256 of it:\n\n  {digest}\n");
+    say!("For the configuration file:\n");
+    say!("keys:");
+    say!("  - name: {:?}\n    consumer: {:?}\n    sha256: {digest:?}", wanted.name, consumer);
     ExitCode::SUCCESS
 }

@@ -31,6 +31,7 @@ use std::{collections::BTreeSet, process::ExitCode, time::SystemTime};
 use crate::{
     arguments::import::{Gateway, Import},
     exit,
+    output::{self, tell},
 };
 use source::InputFile;
 
@@ -60,15 +61,24 @@ pub(crate) fn of_text(
 pub struct ImportRefused(String);
 
 /// Prints what can be imported as lines for the configuration file.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(crate) fn print(wanted: &Import) -> ExitCode {
     let written = reading::read(wanted).and_then(|imported| {
-        eprintln!("keys: {}; append the lines below to the configuration file", imported.keys.len());
+        tell!("keys: {}; append the lines below to the configuration file", imported.keys.len());
+        let of_keys = imported.keys.iter().map(|key| ("key", &key.name, &key.limit));
+        let of_consumers = imported.consumers.iter().map(|one| ("consumer", &one.name, &one.limit));
+        for (kind, name, limit) in of_keys.chain(of_consumers) {
+            for (_, spent) in limit.spent() {
+                let amount = limits::write_money(spent.amount);
+                tell!(
+                    "left out: {kind} {name}: {amount} of its budget is spent; only --store takes that over"
+                );
+            }
+        }
         serde_yaml::to_string(&imported).map_err(|e| e.to_string())
     });
     match written {
         Ok(yaml) => {
-            print!("{yaml}");
+            output::text(yaml);
             ExitCode::SUCCESS
         }
         Err(error) => exit::failed(&error, ExitCode::FAILURE),

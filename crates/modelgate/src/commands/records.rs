@@ -1,14 +1,10 @@
 //! `modelgate usage` and `modelgate audit`.
 
-use std::{
-    io::{self, Write as _},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use access::UsedCounts;
 use jiff::tz::TimeZone;
 
-use prices::{Amount, Billed, PriceList};
+use prices::{Amount, PriceList};
 use serde_json::{Value, json};
 use store::{AuditFilter, Erased, RecostDays, Registry, UsageFilter, UsageRow};
 
@@ -19,6 +15,7 @@ use super::{
 use crate::{
     arguments::records::{Audit, Erase, Recost, Usage, UsageCommand},
     config::day_begins,
+    output::{self, say, tell},
 };
 
 /// The number of entries that are read from the store at a time.
@@ -37,7 +34,6 @@ pub(crate) async fn usage(
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 async fn list_usage(
     registry: &Registry,
     currency: Option<&str>,
@@ -58,16 +54,22 @@ async fn list_usage(
     let fit = usize::try_from(wanted.limit).unwrap_or(usize::MAX);
     if rows.len() > fit {
         rows.truncate(fit);
-        eprintln!("there are more than {fit} lines; see --limit");
+        tell!("there are more than {fit} lines; see --limit");
     }
     let rows: Vec<Value> = rows.iter().map(|row| admin::usage_to_json(row, currency)).collect();
     if wanted.output.json {
-        return table::print_json(&rows.into());
+        table::print_json(&rows.into());
+        return Ok(());
     }
     let by = filter.by.dimensions().iter().map(|by| by.name());
     let money = currency.into_iter().flat_map(|_| ["cost", "currency"]);
     // They add up to that of all tokens.
-    let numbers = admin::USAGE_NUMBERS.into_iter().filter(|column| *column != "tokens");
+    // Few have models for images or sound.
+    let is_zero = |column: &str| rows.iter().all(|row| row[column].as_f64() == Some(0.0));
+    let is_of_media = |column: &str| ["images", "sound_seconds", "characters"].contains(&column);
+    let numbers = admin::USAGE_NUMBERS
+        .into_iter()
+        .filter(|column| *column != "tokens" && !(is_of_media(column) && is_zero(column)));
     let columns: Vec<&str> = by.chain(numbers).chain(money).collect();
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect()).collect();
@@ -75,19 +77,19 @@ async fn list_usage(
         .iter()
         .map(|column| column.trim_end_matches("_tokens").replace('_', " ").to_uppercase())
         .collect();
-    table::print(heading.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
+    table::print(heading.iter().map(String::as_str).collect::<Vec<_>>(), &rows);
+    Ok(())
 }
 
 async fn erase(registry: &Registry, erase: &Erase) -> Result<(), CommandFailure> {
     let erased = answer(registry.erase(&erase.person(), &ACTOR)).await?;
     let Erased { usage, audit } = erased;
-    if erase.output.json {
-        return table::print_json(&admin::erased_to_json(&erased));
+    match erase.output.json {
+        true => table::print_json(&admin::erased_to_json(&erased)),
+        false => say!(
+            "the name was erased from {usage} rows of usage and {audit} entries of the audit log; sums of usage stay"
+        ),
     }
-    writeln!(
-        io::stdout().lock(),
-        "the name was erased from {usage} rows of usage and {audit} entries of the audit log; sums of usage stay"
-    )?;
     Ok(())
 }
 
@@ -104,17 +106,16 @@ async fn recost(
     let days = RecostDays { from: wanted.from.clone(), to: wanted.to.clone() };
     let recosted = answer(registry.recost(&days, |row| cost(row, prices, zone), &ACTOR)).await?;
     let (before, after) = (Amount(recosted.before), Amount(recosted.after));
-    if wanted.output.json {
-        return table::print_json(&json!({
+    match wanted.output.json {
+        true => table::print_json(&json!({
             "rows_of_usage": recosted.rows, "before": before.to_string(), "after": after.to_string(),
             "currency": currency,
-        }));
+        })),
+        false => say!(
+            "the cost of {} rows of usage was changed; all usage of these days cost {before} {currency}, and costs {after} {currency} now",
+            recosted.rows
+        ),
     }
-    writeln!(
-        io::stdout().lock(),
-        "the cost of {} rows of usage was changed; all usage of these days cost {before} {currency}, and costs {after} {currency} now",
-        recosted.rows
-    )?;
     Ok(())
 }
 
@@ -122,9 +123,7 @@ async fn recost(
 fn cost(row: &UsageRow, prices: &PriceList, zone: &TimeZone) -> i64 {
     let begins = row.day.as_deref().and_then(|day| day_begins(day, zone)).unwrap_or(0);
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(begins);
-    let UsedCounts { requests, errors, milliseconds, prompt, cached, completion, .. } = row.counts;
-    let billed = Billed { requests: requests - errors, prompt, cached, completion, milliseconds };
-    prices.at(row.model.as_deref().unwrap_or_default(), at).map_or(0, |price| price.of(billed).0)
+    web::recost(prices, row.model.as_deref().unwrap_or_default(), &row.counts, at)
 }
 
 /// `modelgate audit`
@@ -147,16 +146,16 @@ pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Com
         filter.before = entries.last().map(|entry| entry.id.clone());
         let page = entries.iter().map(admin::entry_to_json);
         match wanted.jsonl {
-            true => print_lines(page)?,
+            true => output::text(page.map(|entry| format!("{entry}\n")).collect::<String>()),
             false => shown.extend(page),
         }
         left = left.map(|left| left - count);
-        if count < filter.limit || left == Some(0) {
+        if count < filter.limit || left == Some(0) || !output::is_all_written() {
             break;
         }
     }
     match (wanted.jsonl, wanted.output.json) {
-        (true, _) => Ok(()),
+        (true, _) => {}
         (false, true) => table::print_json(&shown.into()),
         (false, false) => {
             let row = |entry: &Value| {
@@ -168,13 +167,8 @@ pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Com
                 [at, actor, from, action, subject, details]
             };
             let rows: Vec<[String; 6]> = shown.iter().map(row).collect();
-            table::print(["AT", "ACTOR", "FROM", "ACTION", "SUBJECT", "DETAILS"], &rows)
+            table::print(["AT", "ACTOR", "FROM", "ACTION", "SUBJECT", "DETAILS"], &rows);
         }
     }
-}
-
-fn print_lines(entries: impl Iterator<Item = Value>) -> Result<(), CommandFailure> {
-    let mut out = io::stdout().lock();
-    entries.into_iter().try_for_each(|entry| writeln!(out, "{entry}"))?;
     Ok(())
 }

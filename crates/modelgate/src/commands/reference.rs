@@ -1,12 +1,17 @@
 //! `modelgate reference`: every label, the corresponding key in the configuration file and its meaning, as Markdown.
-//! `deploy/reference.md` is its output; a test compares them.
+//! `deploy/reference.md` is its output; a test compares them. With `--schema`: the JSON Schema of the configuration file.
 
 use std::{fmt::Write as _, process::ExitCode};
 
 use access::{Class, routes_of, source_of};
 use catalogue::{Kind, LABELS, settings};
 
-use crate::config::PRICE_KEYS;
+use serde_json::{Value, json};
+
+use crate::{
+    config::{Config, PRICE_KEYS},
+    output::{self, say},
+};
 
 const HEAD: &str = "\
 # Reference: labels and their equals in the configuration file
@@ -91,11 +96,24 @@ are open instead, and `inference.kind: other` opens all but what is known to man
 one segment of a path, `{*}` for any number.
 ";
 
-/// Prints the reference.
-#[expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
-pub(crate) fn print() -> ExitCode {
-    print!("{}", text());
+/// Prints the reference, or the JSON Schema of the configuration file.
+pub(crate) fn print(schema: bool) -> ExitCode {
+    match schema {
+        true => say!("{:#}", self::schema()),
+        false => output::text(text()),
+    }
     ExitCode::SUCCESS
+}
+
+/// The JSON Schema of the configuration file, for editors. `deploy/modelgate.schema.json` is what this prints.
+fn schema() -> Value {
+    let mut schema = Config::schema().unwrap_or_default();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "Modelgate's configuration file".into();
+    schema["description"] = json!(
+        "Words, ranges, lists and levels are checked here; `modelgate check` also says what is wrong with a value."
+    );
+    schema
 }
 
 fn text() -> String {

@@ -7,8 +7,9 @@ use config_reader::ConfigErrors;
 use store::{Actor, Origin, Registry, RegistryError, State, Store, StoreError, StoreUrl};
 use tokio::time::timeout;
 
+use super::progress::Progress;
 use crate::{
-    config::Config,
+    config::{ACTOR as ACTOR_VARIABLE, Config},
     exit::{self, BAD_CONFIGURATION},
     runtime,
 };
@@ -30,15 +31,13 @@ pub(crate) enum CommandFailure {
     Failed(String),
     /// The store does not answer.
     Unavailable(String),
-    /// The reader of the output has gone away, as with `| head`. The operation itself was done.
-    NoReader,
 }
 
-/// The command line and the system's user, from the environment: this is for operators who trust each other, and no proof. With
-/// sudo it is the original user. In a container there may be none.
+/// The command line and who uses it, from the environment: this is for operators who trust each other, and no proof. With sudo it is
+/// the original user. A container does not know who runs a command in it, so that can be said (`docker exec -e MODELGATE_ACTOR=ada`).
 fn actor(variable: impl Fn(&str) -> Option<OsString>) -> String {
     const MAX_USER_NAME: usize = 64;
-    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| {
+    let user = [ACTOR_VARIABLE, "SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| {
         let value = variable(name)?;
         let visible = value
             .to_string_lossy()
@@ -80,7 +79,7 @@ pub(crate) fn with_registry(
 
 fn finish(done: Result<(), CommandFailure>, store: Option<&StoreUrl>) -> ExitCode {
     let (error, code) = match done {
-        Ok(()) | Err(CommandFailure::NoReader) => return ExitCode::SUCCESS,
+        Ok(()) => return ExitCode::SUCCESS,
         Err(CommandFailure::Configuration(error)) => (error, ExitCode::from(BAD_CONFIGURATION)),
         Err(CommandFailure::Failed(error)) => (error, ExitCode::FAILURE),
         Err(CommandFailure::Unavailable(error)) => {
@@ -100,7 +99,11 @@ fn finish(done: Result<(), CommandFailure>, store: Option<&StoreUrl>) -> ExitCod
 async fn open(config: &Config) -> Result<Registry, CommandFailure> {
     let registry = Registry::new(config.accounts.declared.clone());
     if let Some(url) = config.store.url.clone() {
-        registry.set_store(answer(Store::open(url)).await?);
+        // It ends with an error if nobody answers. An older Modelgate's tables are changed here, which takes a while if they are long.
+        let progress = Progress::of("opening the store");
+        let store = Store::open(url).await?;
+        drop(progress);
+        registry.set_store(store);
         registry.set_state(State::Up);
     }
     Ok(registry)
@@ -151,10 +154,7 @@ impl From<serde_json::Error> for CommandFailure {
 
 impl From<io::Error> for CommandFailure {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::NoReader,
-            _ => Self::Failed(error.to_string()),
-        }
+        Self::Failed(error.to_string())
     }
 }
 
@@ -171,6 +171,7 @@ mod tests {
             (&[("USER", "root"), ("LOGNAME", "root"), ("SUDO_USER", "ada")], "command line (ada)"),
             (&[("SUDO_USER", "\n\u{1b}"), ("USER", " a\u{1b}[31m\u{9b}da\n")], "command line (a[31mda)"),
             (&[("HOME", "/root"), ("USER", "\u{7f}")], "command line"),
+            (&[("USER", "root"), ("MODELGATE_ACTOR", "ada")], "command line (ada)"),
         ] {
             let of =
                 |name: &str| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).into());

@@ -6,11 +6,14 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::{arguments::Args, exit};
+use crate::{arguments::Args, exit, output};
 
 /// Prints what a shell needs to complete the command line.
 pub(crate) fn completions(shell: Shell) -> ExitCode {
-    clap_complete::generate(shell, &mut Args::command(), "modelgate", &mut io::stdout());
+    // It panics if it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "modelgate", &mut script);
+    output::text(script);
     ExitCode::SUCCESS
 }
 

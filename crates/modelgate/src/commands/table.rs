@@ -1,16 +1,12 @@
 //! The output of commands: tables, YAML and JSON.
 
-use std::io::{self, Write as _};
-
 use serde_json::Value;
 
 use super::registry::CommandFailure;
+use crate::output::{self, say};
 
 /// Prints rows under a heading; each column is as wide as its content. All have as many cells.
-pub(super) fn print<'h>(
-    heading: impl AsRef<[&'h str]>,
-    rows: &[impl AsRef<[String]>],
-) -> Result<(), CommandFailure> {
+pub(super) fn print<'h>(heading: impl AsRef<[&'h str]>, rows: &[impl AsRef<[String]>]) {
     let heading = heading.as_ref();
     let mut widths: Vec<usize> = heading.iter().map(|name| name.len()).collect();
     for row in rows {
@@ -18,31 +14,33 @@ pub(super) fn print<'h>(
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut out = io::stdout().lock();
-    writeln!(out, "{}", line(heading.iter().copied(), &widths))?;
+    let mut text = line(heading.iter().copied(), &widths);
     for row in rows {
-        writeln!(out, "{}", line(row.as_ref().iter().map(String::as_str), &widths))?;
+        text += &line(row.as_ref().iter().map(String::as_str), &widths);
     }
-    Ok(())
+    output::text(text);
 }
 
 fn line<'c>(cells: impl Iterator<Item = &'c str>, widths: &[usize]) -> String {
     let padded = cells.zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-    padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
 }
 
 /// Prints one item; for people as YAML with the configuration file's keys.
 pub(super) fn print_one(shown: &Value, as_json: bool) -> Result<(), CommandFailure> {
     if as_json {
-        return print_json(shown);
+        print_json(shown);
+    } else {
+        output::text(
+            serde_yaml::to_string(shown).map_err(|error| CommandFailure::Failed(error.to_string()))?,
+        );
     }
-    let yaml = serde_yaml::to_string(shown).map_err(|error| CommandFailure::Failed(error.to_string()))?;
-    Ok(write!(io::stdout().lock(), "{yaml}")?)
+    Ok(())
 }
 
 /// Prints JSON, indented for people.
-pub(super) fn print_json(shown: &Value) -> Result<(), CommandFailure> {
-    Ok(writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(shown)?)?)
+pub(super) fn print_json(shown: &Value) {
+    say!("{shown:#}");
 }
 
 /// A value in a cell: texts unchanged, lists with commas, `-` if absent. Control characters are escaped, because terminals obey

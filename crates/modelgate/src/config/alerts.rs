@@ -1,14 +1,19 @@
 //! `alerts:` — who is told when something needs attention.
 
-use std::{env, fs, time::Duration};
+use std::time::Duration;
 
-use ::alerts::{Form, Patience, QUIET, QuietHours, SECRET, Secret, URL, Webhook, WebhookUrl};
+use ::alerts::{
+    Form, MAIL_ADDRESS, MailAddress, MailAuthorities, MailLogin, MailRoute, MailSecurity, Patience, QUIET,
+    QuietHours, SECRET, Secret, URL, Way, Webhook, WebhookUrl,
+};
 use config_reader::Section;
+
+use super::files::{self, kept};
 
 /// `alerts:` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AlertsConfig {
-    /// Who is told; nobody if it is empty.
+    /// Who is told, by webhook or by mail; nobody if it is empty.
     pub(crate) webhooks: Vec<Webhook>,
     /// How soon and how often.
     pub(crate) patience: Patience,
@@ -16,6 +21,8 @@ pub(crate) struct AlertsConfig {
     pub(crate) dashboard: Option<String>,
     /// From which difference on, in percent of the tokens that a server has counted, its books differ too much.
     pub(crate) books_difference: u32,
+    /// Whether it is told when a key is used from a network from which it was not used before.
+    pub(crate) new_networks: bool,
 }
 
 const DASHBOARD: &str = "https://HOST[:PORT] or http://HOST[:PORT], without a path";
@@ -27,7 +34,10 @@ pub(super) fn read(mut section: Section<'_>) -> AlertsConfig {
     let repeat = section.duration("repeat", Duration::ZERO..=HOUR * 24 * 365);
     let dashboard = section.get("dashboard", DASHBOARD, dashboard);
     let books_difference = section.number("books_difference", 1..=100);
-    let webhooks = webhooks(section.sections("webhooks"));
+    let new_networks = section.bool("new_networks").unwrap_or(false);
+    let mut webhooks = Vec::new();
+    read_each(section.sections("webhooks"), webhook, &mut webhooks);
+    read_each(section.sections("mail"), mail, &mut webhooks);
     section.finish();
     let repeat = repeat.unwrap_or(HOUR * 24);
     AlertsConfig {
@@ -38,6 +48,7 @@ pub(super) fn read(mut section: Section<'_>) -> AlertsConfig {
         },
         dashboard,
         books_difference: books_difference.unwrap_or(5),
+        new_networks,
     }
 }
 
@@ -48,30 +59,46 @@ fn dashboard(text: &str) -> Option<String> {
     (!host.is_empty() && host.chars().all(is_plain)).then(|| text.trim_end_matches('/').to_owned())
 }
 
-fn webhooks(sections: Vec<Section<'_>>) -> Vec<Webhook> {
-    let mut webhooks: Vec<Webhook> = Vec::with_capacity(sections.len());
+fn read_each(
+    sections: Vec<Section<'_>>,
+    read: impl Fn(&mut Section<'_>) -> Option<Webhook>,
+    all: &mut Vec<Webhook>,
+) {
     for mut section in sections {
-        if let Some(webhook) = webhook(&mut section) {
-            if webhooks.iter().any(|other| other.name == webhook.name) {
+        if let Some(webhook) = read(&mut section) {
+            if all.iter().any(|other| other.name == webhook.name) {
                 section.error(
                     "name",
-                    format!("another webhook is called {:?}; allowed: a name of its own", webhook.name),
+                    format!(
+                        "another receiver of alerts is called {:?}; allowed: a name of its own",
+                        webhook.name
+                    ),
                 );
             } else {
-                webhooks.push(webhook);
+                all.push(webhook);
             }
         }
         section.finish();
     }
-    webhooks
 }
 
-fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
+fn name(section: &mut Section<'_>) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let name = section.get("name", NAME, |text| {
         ((1..=64).contains(&text.len()) && text.chars().all(is_plain)).then(|| text.to_owned())
     });
     section.require("name", NAME);
+    name
+}
+
+/// What webhooks and mail have in common: quiet hours, and whether warnings are told.
+fn wishes(section: &mut Section<'_>) -> (Option<QuietHours>, bool) {
+    let quiet = section.get("quiet", QUIET, |text| text.parse::<QuietHours>().ok());
+    (quiet, section.bool("warnings").unwrap_or(false))
+}
+
+fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
+    let name = name(section);
     let form = section.one_of("form", &Form::WORDS).unwrap_or(Form::Standard);
     let in_clear = section.secret("url", URL, |text| text.parse::<WebhookUrl>().ok());
     let kept = kept(section, "url_from", URL, |text| text.parse::<WebhookUrl>().ok());
@@ -87,38 +114,61 @@ fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
     if section.has("previous_secret") && !section.has("secret") {
         section.error("previous_secret", "needs secret, the one that takes its place");
     }
-    let quiet = section.get("quiet", QUIET, |text| text.parse::<QuietHours>().ok());
-    let wants_warnings = section.bool("warnings").unwrap_or(false);
+    let (quiet, wants_warnings) = wishes(section);
     let secrets = current.into_iter().chain(previous).collect();
-    Some(Webhook { name: name?, url: in_clear.or(kept)?, form, secrets, quiet, wants_warnings })
+    let way = Way::Web { url: in_clear.or(kept)?, form, secrets };
+    Some(Webhook { name: name?, way, quiet, wants_warnings })
 }
 
-/// Reads where a secret is kept: `{ env: VARIABLE }` or `{ file: PATH }`. Secrets are never in the file, because people show the
-/// file to each other.
-fn kept<T>(
-    parent: &mut Section<'_>,
-    key: &'static str,
-    allowed: &str,
-    parse: impl Fn(&str) -> Option<T>,
-) -> Option<T> {
-    let is_given = parent.has(key);
-    let mut section = parent.section(key);
-    let from_env =
-        section.try_get("env", "the name of an environment variable", |name| match env::var(name) {
-            Ok(text) => parse(&text).ok_or_else(|| format!("its value is not allowed: {allowed}")),
-            Err(_) => Err("this variable is not set, or is not UTF-8".into()),
-        });
-    let from_file = section.try_get("file", "the path of a file", |path| match fs::read_to_string(path) {
-        Ok(text) => parse(text.trim_end_matches(['\r', '\n']))
-            .ok_or_else(|| format!("its content is not allowed: {allowed}")),
-        Err(error) => Err(error.to_string()),
-    });
-    if is_given && section.has("env") == section.has("file") {
+const MAIL_SERVER: &str = "HOST[:PORT], such as mail.example.com:587";
+
+fn mail(section: &mut Section<'_>) -> Option<Webhook> {
+    let name = name(section);
+    let security = section.one_of("security", &MailSecurity::WORDS).unwrap_or(MailSecurity::StartTls);
+    let server = section.get("server", MAIL_SERVER, |text| mail_server(text, security));
+    section.require("server", MAIL_SERVER);
+    let user = section.get("user", "the name with which Modelgate signs in", |text| Some(text.to_owned()));
+    let password = kept(section, "password", "a password", |text| Some(text.to_owned()));
+    if section.has("user") != section.has("password") {
+        section.error("user", "user and password go together; allowed: both, or neither");
+    }
+    if section.has("user") && security == MailSecurity::None {
         section.error(
-            "env",
-            format!("{key} needs exactly one of env, an environment variable, and file, a path"),
+            "security",
+            "found \"none\", with which a password would be sent in clear; allowed: starttls, tls",
         );
     }
-    section.finish();
-    from_env.or(from_file)
+    let authorities = section.try_get("ca", "the path of a file with certificates in PEM", |path| {
+        let pem = files::read(path).map_err(|error| error.to_string())?;
+        MailAuthorities::from_pem(&pem).ok_or_else(|| "it has no certificate".to_owned())
+    });
+    let from = section.get("from", MAIL_ADDRESS, |text| text.parse::<MailAddress>().ok());
+    section.require("from", MAIL_ADDRESS);
+    let to = section.list("to", MAIL_ADDRESS, |text| text.parse::<MailAddress>().ok()).unwrap_or_default();
+    section.require_some("to", &to);
+    let (quiet, wants_warnings) = wishes(section);
+    let (host, port) = server?;
+    let login = user.zip(password).map(|(user, password)| MailLogin { user, password });
+    let to = Some(to).filter(|to| !to.is_empty())?;
+    let route = MailRoute { host, port, security, login, authorities, from: from?, to };
+    Some(Webhook { name: name?, way: Way::Mail(Box::new(route)), quiet, wants_warnings })
+}
+
+/// The usual ports are those of submission (RFC 6409, RFC 8314), and 25 without encryption.
+fn mail_server(text: &str, security: MailSecurity) -> Option<(String, u16)> {
+    let usual = match security {
+        MailSecurity::StartTls => 587,
+        MailSecurity::Tls => 465,
+        MailSecurity::None => 25,
+    };
+    let is_v6 = text.starts_with('[');
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !is_v6 || host.ends_with(']') => {
+            (host, port.parse().ok().filter(|port| *port > 0)?)
+        }
+        _ => (text, usual),
+    };
+    let plain = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c) || is_v6 && c == ':';
+    (!plain.is_empty() && plain.chars().all(is_plain)).then(|| (plain.to_owned(), port))
 }

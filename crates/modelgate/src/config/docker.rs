@@ -117,7 +117,7 @@ pub(super) fn read(mut section: Section<'_>) -> DockerConfig {
     let sections = section.sections("hosts");
     section.require_some("hosts", &sections);
     let from_docker_host = section.variable("endpoint") == Some(DOCKER_HOST);
-    let hosts = if listed {
+    let hosts = if listed && !section.is_form() {
         for key in KEYS_OF_A_HOST {
             // DOCKER_HOST is not an error here: it is meant for other programs as well, and the list takes precedence.
             if section.has(key) && section.variable(key) != Some(DOCKER_HOST) {
@@ -130,6 +130,8 @@ pub(super) fn read(mut section: Section<'_>) -> DockerConfig {
         }
         read_list(sections)
     } else {
+        // The form has both.
+        read_list(sections);
         // DOCKER_HOST is meant for other programs. With Docker disabled its value does not matter, even if it is invalid.
         let skip_endpoint = from_docker_host && enabled == Enabled::Never;
         vec![read_host(&mut section, "docker", DockerOptions::DEFAULT_NAME, skip_endpoint)]
@@ -262,7 +264,7 @@ mod tests {
     fn load(yaml: &str, variables: &[(&str, &str)]) -> Result<DockerConfig, String> {
         let env: Env = variables.iter().copied().collect();
         let yaml = serde_yaml::from_str(yaml).expect("YAML");
-        Config::read(yaml, &env).map(|config| config.docker).map_err(|errors| errors.to_string())
+        Config::read(yaml, &env, &[""]).map(|config| config.docker).map_err(|errors| errors.to_string())
     }
 
     const TWO: &str = "

@@ -18,6 +18,8 @@ pub(crate) struct Env(BTreeMap<String, String>);
 
 /// The variable that names the configuration file; it is read first.
 pub(super) const CONFIG_FILE: &str = "MODELGATE_CONFIG";
+/// The variable that says who runs a command.
+pub(crate) const ACTOR: &str = "MODELGATE_ACTOR";
 /// The prefix of all of Modelgate's own variables.
 const VARIABLE_PREFIX: &str = "MODELGATE_";
 /// The prefix of variables for tests; the program never reads them.
@@ -55,6 +57,7 @@ const VARIABLES: &[(&str, &[&str], VariableFormat)] = &[
     ("MODELGATE_LISTEN_TELEMETRY", &["listen", "telemetry"], VariableFormat::Scalar),
     ("MODELGATE_METERING_SCRAPE", &["metering", "scrape"], VariableFormat::Scalar),
     ("MODELGATE_METERING_WAIT", &["metering", "wait"], VariableFormat::Scalar),
+    ("MODELGATE_METERING_FORWARD_TO", &["metering", "forward_to"], VariableFormat::Scalar),
     ("MODELGATE_METRICS_CONSUMERS", &["metrics", "consumers"], VariableFormat::Scalar),
     ("MODELGATE_METRICS_MODELS", &["metrics", "models"], VariableFormat::Scalar),
     ("MODELGATE_METRICS_SERVERS", &["metrics", "servers"], VariableFormat::Scalar),
@@ -133,7 +136,7 @@ impl Env {
     pub(super) fn refuse_unknown(&self, errors: &mut Vec<ConfigError>) {
         let secrets =
             || SECRETS.into_iter().flat_map(|(variable, file_variable, _)| [variable, file_variable]);
-        let others = [API_KEY, API_KEY_FILE, CONFIG_FILE];
+        let others = [API_KEY, API_KEY_FILE, CONFIG_FILE, ACTOR];
         let known = || VARIABLES.iter().map(|v| v.0).chain(secrets()).chain(others);
         for name in self.0.keys().filter(|name| name.starts_with(VARIABLE_PREFIX) && !name.starts_with(TEST))
         {

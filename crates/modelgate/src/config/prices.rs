@@ -14,7 +14,7 @@ pub(crate) struct PriceKey {
 }
 
 /// The keys of an entry besides `match` and `from`.
-pub(crate) const PRICE_KEYS: [PriceKey; 5] = [
+pub(crate) const PRICE_KEYS: [PriceKey; 8] = [
     PriceKey {
         name: "prompt",
         meaning: "a million tokens of prompts",
@@ -37,8 +37,23 @@ pub(crate) const PRICE_KEYS: [PriceKey; 5] = [
     },
     PriceKey {
         name: "second",
-        meaning: "a second of a request that Traefik or the server has told the length of",
+        meaning: "a second of a request that Traefik or the server has told the length of, without the time for which it waited for a server",
         set: |price, amount| price.second = amount,
+    },
+    PriceKey {
+        name: "image",
+        meaning: "an image that a request to `/images/…` asks for, whatever its size",
+        set: |price, amount| price.image = amount,
+    },
+    PriceKey {
+        name: "minute",
+        meaning: "a minute of the sound that is sent to `/audio/transcriptions` or `/audio/translations`; [how long it is](../docs/budgets.md#images-and-sound)",
+        set: |price, amount| price.minute = amount,
+    },
+    PriceKey {
+        name: "characters",
+        meaning: "a million characters of the text that is sent to `/audio/speech`",
+        set: |price, amount| price.characters = amount,
     },
 ];
 
@@ -48,7 +63,7 @@ pub(super) fn read(mut section: Section<'_>, zone: &TimeZone) -> PriceList {
     let currency = section.get("currency", CURRENCY, |text| {
         (text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase())).then(|| text.to_owned())
     });
-    if section.has("models") {
+    if section.has("models") && !section.is_form() {
         section.require("currency", CURRENCY);
     }
     let mut written = HashSet::new();

@@ -1,7 +1,5 @@
 //! `servers:` — servers that are configured here and not by a container's labels.
 
-use std::env;
-
 use catalogue::{
     BasePath, Credential, CredentialHeader, GivenModelSettings, ModelName, ServerSettings, ServerUrl,
 };
@@ -90,23 +88,12 @@ fn credential(server: &mut Section<'_>) -> Option<Credential> {
         ("api-key", CredentialHeader::ApiKey),
     ];
     let header = section.one_of("header", &headers).unwrap_or(CredentialHeader::Bearer);
-    let read = |secret: &str| Credential::new(header, secret);
-    let from_env =
-        section.try_get("env", "the name of an environment variable", |name| match env::var(name) {
-            Ok(secret) => read(&secret).ok_or_else(|| format!("its value is not allowed: {SECRET}")),
-            Err(_) => Err("this variable is not set, or is not UTF-8".into()),
-        });
-    let from_file = section.try_get("file", "the path of a file", |path| match files::read_text(path) {
-        Ok(secret) => read(secret.trim_end_matches(['\r', '\n']))
-            .ok_or_else(|| format!("its content is not allowed: {SECRET}")),
-        Err(error) => Err(error.to_string()),
-    });
-    if given && section.has("env") == section.has("file") {
-        section
-            .error("env", "credential needs exactly one of env, an environment variable, and file, a path");
+    let credential = files::secret_in(&mut section, SECRET, |secret| Credential::new(header, secret));
+    if given {
+        files::require_place(&section, "credential");
     }
     section.finish();
-    from_env.or(from_file)
+    credential
 }
 
 fn name(text: &str) -> Option<String> {

@@ -18,6 +18,8 @@ use super::{
 pub(crate) struct TraefikConfig {
     /// The version that the rendered document is for.
     pub(crate) version: TraefikVersion,
+    /// Whether the configuration names it.
+    pub(crate) version_is_given: bool,
     /// Entry points to listen on; an empty list means all of Traefik's default ones.
     pub(crate) entry_points: Vec<String>,
     /// Host names to answer for, in lower case; an empty list means all.
@@ -76,6 +78,7 @@ pub(super) fn read(mut section: Section<'_>) -> TraefikConfig {
     section.finish();
     TraefikConfig {
         version: version.unwrap_or_default(),
+        version_is_given: version.is_some(),
         entry_points: entry_points.unwrap_or_default(),
         hosts: hosts.unwrap_or_default(),
         apis,

@@ -19,7 +19,7 @@ impl AccountNames {
         plans.chain(consumers).chain(names::<KeySpec>(accounts)).collect()
     }
 
-    pub(super) fn contains(&self, kind: AccountKind, name: &str) -> bool {
+    pub(crate) fn contains(&self, kind: AccountKind, name: &str) -> bool {
         self.0.get(&kind).is_some_and(|names| names.contains(name))
     }
 

@@ -104,7 +104,7 @@ impl Fake {
         unreadable.extend(bad);
         let (keys, bad) = Self::read(&only(&self.keys, &names, AccountKind::Key));
         unreadable.extend(bad);
-        Update { names, now: Accounts { plans, consumers, keys }, unreadable }
+        Update { names, now: Accounts { plans, consumers, keys }, unreadable, revoked: Vec::new() }
     }
 }
 
@@ -156,6 +156,7 @@ fn change() -> impl Strategy<Value = Change> {
                 models,
                 limits,
                 limits_per_model,
+                priority: None,
                 note: None,
             }
         });
@@ -225,7 +226,7 @@ fn store(changes: &[Change]) -> Fake {
 
 fn plan(name: &str, amount: u32) -> Plan {
     let limits = Rate::per_minute(amount, None).ok().map(Into::into);
-    Plan { name: name.into(), models: None, limits, limits_per_model: None, note: None }
+    Plan { name: name.into(), models: None, limits, limits_per_model: None, priority: None, note: None }
 }
 
 fn disabled(name: &str) -> ConsumerSpec {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use access::{Edit, Key, Policy};
+use access::{Edit, Key, Policy, RevokedKey};
 use accounts::{AccountKind, Accounts, ConsumerSpec, Plan, Unusable};
 use store::{AccountFinding, Unreadable};
 
@@ -15,6 +15,8 @@ pub(crate) struct Update {
     pub(crate) names: AccountNames,
     pub(crate) now: Accounts,
     pub(crate) unreadable: Vec<Unreadable>,
+    /// The keys of these names that were revoked.
+    pub(crate) revoked: Vec<RevokedKey>,
 }
 
 impl PolicySource {
@@ -22,7 +24,7 @@ impl PolicySource {
     /// usable now, and a full reload is needed. Deleted accounts are out of force in either case.
     #[must_use]
     pub(crate) fn apply(&mut self, update: Update) -> bool {
-        let Update { names, mut now, unreadable } = update;
+        let Update { names, mut now, unreadable, revoked } = update;
         let unreadable_consumers = unreadable.iter().filter(|bad| bad.kind == AccountKind::Consumer);
         now.consumers.extend(unreadable_consumers.map(refused));
         self.problems.retain(|problem| !names.has(problem));
@@ -36,6 +38,10 @@ impl PolicySource {
         let added: Vec<Arc<Key>> = self.usable(now.keys).into_iter().map(Arc::new).collect();
         policy.add_keys(added.iter().cloned());
         is_all &= !added.iter().any(|key| policy.is_contested(key));
+        if !revoked.is_empty() || !policy.revoked().is_empty() {
+            policy.revoked_mut().forget(|key| names.contains(AccountKind::Key, &key.name));
+            policy.revoked_mut().add(revoked);
+        }
         self.policy = Arc::new(if changed.is_empty() { policy } else { self.with_issuers(policy) });
         is_all
     }

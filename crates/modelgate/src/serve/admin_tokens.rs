@@ -4,9 +4,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use admin::{AdminTokens, Authenticator};
 use tokio::{sync::watch, time::sleep};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::{config::Config, output};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -56,11 +56,10 @@ pub(crate) async fn keep_fresh(authenticator: &Authenticator, configs: watch::Re
 }
 
 /// Prints a generated token once, and not to the log: logs may be kept and read by others.
-#[expect(clippy::print_stdout, reason = "the log must not hold it")]
 fn show(token: &str, config: &Config) {
-    let kept = match &config.state_dir {
-        Some(_) => "It is shown this once",
-        None => "Without state_dir there will be another one at the next start",
+    let (kept, if_lost) = match &config.state_dir {
+        Some(_) => ("It is shown this once", "`modelgate admin token --new` makes another one"),
+        None => ("Without state_dir it is valid until Modelgate stops", "a restart makes another one"),
     };
     let address = match &config.admin.host {
         // Through Traefik, which may be the only way there.
@@ -71,8 +70,11 @@ fn show(token: &str, config: &Config) {
         }
         None => config.listen.admin.to_string(),
     };
-    println!(
+    let shown = output::line(format_args!(
         "No admin token is configured, so one was made. {kept}:\n\n  {token}\n\nSign in with it at http://{address}/\n\
-         If it is lost, `modelgate admin token --new` makes another one.\n"
-    );
+         If it is lost, {if_lost}.\n"
+    ));
+    if let Err(error) = shown {
+        warn!(%error, "the admin token could not be shown: {if_lost}");
+    }
 }

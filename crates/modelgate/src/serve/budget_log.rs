@@ -12,7 +12,7 @@ const CAPACITY: usize = 1_000;
 /// Writes from now on.
 pub(super) fn write(shared: &Arc<Shared>) {
     let (sender, mut events) = mpsc::channel(CAPACITY);
-    shared.tell_of_budgets(sender);
+    shared.tell_of_budgets(&sender);
     tokio::spawn(async move {
         let mut last: Option<BudgetEvent> = None;
         while let Some(event) = events.recv().await {
@@ -21,7 +21,7 @@ pub(super) fn write(shared: &Arc<Shared>) {
                 continue;
             }
             let BudgetEvent { scope, key, consumer, model, budget, percent } = &event;
-            info!(key, consumer, model, percent, "the budget of {budget} {scope} is spent to a level");
+            info!(key, consumer, model, percent, "the budget of {budget} {scope} has come to {percent} %");
             last = Some(event);
         }
     });

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use otlp_exporter::LogLayer;
 use telemetry::{Batch, Record};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tracing::{Level, enabled, info, warn};
@@ -29,17 +30,18 @@ const MOST: usize = 100;
 pub(crate) struct LogLevel(reload::Handle<EnvFilter, Registry>);
 
 /// Starts the log; to be called once. The log is coloured on a terminal unless `NO_COLOR` is set (<https://no-color.org/>), and
-/// never in a file or in `docker logs`.
-pub(crate) fn start(config: &LogConfig) -> LogLevel {
+/// never in a file or in `docker logs`. `exported` gets the lines, too.
+pub(crate) fn start(config: &LogConfig, exported: Option<LogLayer>) -> LogLevel {
     let is_read_here =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let (filter, handle) = reload::Layer::new(filter(config));
-    let log = fmt::layer().with_writer(io::stderr).with_ansi(is_read_here);
+    // If nobody reads the log any more, its own complaint about that would panic.
+    let log = fmt::layer().with_writer(io::stderr).with_ansi(is_read_here).log_internal_errors(false);
     let log = match config.format {
         LogFormat::Text => log.boxed(),
         LogFormat::Json => log.json().boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(log).init();
+    tracing_subscriber::registry().with(filter).with(log).with(exported).init();
     LogLevel(handle)
 }
 
@@ -56,16 +58,32 @@ impl LogLevel {
     }
 }
 
-/// Logs some refusals at info; never returns.
-pub(super) async fn refusals(mut decisions: broadcast::Receiver<Batch>) {
-    let mut sampled = SampledRefusals::default();
-    loop {
-        match decisions.recv().await {
-            Ok(batch) => sampled.log(&batch, Instant::now()),
-            // Some decisions were missed, which does not matter for a sample.
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return std::future::pending().await,
+/// Logs some refusals at info.
+pub(super) struct Refusals {
+    decisions: broadcast::Receiver<Batch>,
+    sampled: SampledRefusals,
+}
+
+impl Refusals {
+    pub(super) fn new(decisions: broadcast::Receiver<Batch>) -> Self {
+        Self { decisions, sampled: SampledRefusals::default() }
+    }
+
+    /// Logs them as they come; never returns.
+    pub(super) async fn keep(&mut self) {
+        loop {
+            match self.decisions.recv().await {
+                Ok(batch) => self.sampled.log(&batch, Instant::now()),
+                // Some decisions were missed, which does not matter for a sample.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return std::future::pending().await,
+            }
         }
+    }
+
+    /// Logs those of the last moment, before the process ends.
+    pub(super) fn last(&mut self) {
+        telemetry::take_waiting(&mut self.decisions, |batch| self.sampled.log(batch, Instant::now()));
     }
 }
 

@@ -33,6 +33,7 @@ use tokio::{
 use tracing::{debug, error};
 use web::{Corrections, Family, Metered, Shared};
 
+use super::open_telemetry;
 use crate::config::Config;
 
 /// Receipts that may wait, each about 300 bytes.
@@ -76,7 +77,8 @@ impl Metering {
     ) -> Self {
         let (sender, receipts) = mpsc::channel(RECEIPTS_CAPACITY);
         let (opener, openings) = metering::queue(OPENINGS_CAPACITY);
-        let reception = Reception::new(config.listen.telemetry_token.clone(), sender);
+        let pass_on = open_telemetry::forward(&config.metering, shared);
+        let reception = Reception::new(config.listen.telemetry_token.clone(), sender, pass_on);
         let (counted, tokens) = (Arc::clone(&reception), Arc::new(Tokens::default()));
         let bookkeeper = Bookkeeper::new(shared);
         let (settled, balanced) = (Arc::clone(&tokens), bookkeeper.sums());
@@ -173,6 +175,8 @@ impl Metering {
     /// If this is dropped while it waits for Redis, only limits in Redis are not corrected: they recover on their own.
     async fn settle(&mut self) {
         let mut corrections = Corrections::default();
+        // Before anything is waited for: requests may wait for the place.
+        self.ledger.take_ended(Metered::has_ended);
         self.ledger.take_provisional(|held, used| self.shared.correct(held, used, &mut corrections));
         let mut settlements = self.ledger.take_settled();
         for settlement in &settlements {

@@ -1,6 +1,6 @@
 //! The stream of changes in the store.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use store::{Change, Following, StoreError};
 use tokio::{sync::mpsc, task::AbortHandle};
@@ -21,6 +21,8 @@ pub(super) struct Changes {
 pub(super) struct Changed {
     /// The accounts that have changed.
     pub(super) names: AccountNames,
+    /// The consumers whose names were erased.
+    pub(super) erased: HashSet<String>,
     /// Whether other accounts may have changed as well.
     pub(super) and_more: bool,
 }
@@ -28,7 +30,10 @@ pub(super) struct Changed {
 impl Changed {
     fn note(&mut self, change: Change) {
         match change {
-            Change::Some(names) => self.names.extend(names),
+            Change::Some { accounts, erased } => {
+                self.names.extend(accounts);
+                self.erased.extend(erased);
+            }
             Change::All => self.and_more = true,
         }
     }

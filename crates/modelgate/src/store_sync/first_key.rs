@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use store::{Actor, Registry, RegistryError, Store, StoreError};
+use tracing::warn;
 
-use crate::config::Config;
+use crate::{config::Config, output};
 
 /// The key's name, and its consumer's.
 const NAME: &str = "first";
@@ -35,10 +36,12 @@ pub(super) async fn make_if_wanted(
 }
 
 /// Prints the key once, and not to the log: logs may be kept and read by others.
-#[expect(clippy::print_stdout, reason = "the log must not hold it")]
 fn show(key: &str) {
-    println!(
+    let shown = output::line(format_args!(
         "There is no API key yet, so a first one was made, {NAME:?}. It may use every model, and is shown this once:\n\n  {key}\n\n\
          More keys: `modelgate keys create NAME`, or on the dashboard. This one ends with `modelgate keys revoke {NAME}`.\n"
-    );
+    ));
+    if let Err(error) = shown {
+        warn!(%error, "the first API key could not be shown: `modelgate keys rotate {NAME}` shows another one");
+    }
 }

@@ -4,7 +4,7 @@
 //! Without a store nothing survives a restart: then only a server that is there and loads is known to be on its way.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -64,8 +64,8 @@ impl KnownNames {
     }
 
     /// Keeps the names of the models that are ready; never returns.
-    pub(crate) async fn keep(mut self, catalogues: &Reader) {
-        let (mut written, mut at) = (BTreeSet::new(), Instant::now());
+    pub(crate) async fn keep(&mut self, catalogues: &Reader) {
+        let (mut written, mut at) = (BTreeMap::new(), Instant::now());
         let mut generation = 0;
         loop {
             let changed = timeout(AGAIN, catalogues.changed_since(generation)).await;
@@ -74,7 +74,7 @@ impl KnownNames {
                 self.read_once().await;
             }
             let Some(catalogue) = catalogues.load().clone() else { continue };
-            let names = ready(&catalogue);
+            let names = ready_names(&catalogue);
             let is_due = names != written || at.elapsed() >= AGAIN;
             match if is_due { self.write(&names).await } else { Ok(()) } {
                 Ok(()) => {
@@ -89,21 +89,30 @@ impl KnownNames {
         }
     }
 
-    async fn write(&self, names: &BTreeSet<String>) -> Result<(), StoreError> {
+    /// Writes those that are ready now, before the process ends.
+    pub(crate) async fn last(&self, catalogues: &Reader) {
+        if let Some(catalogue) = catalogues.load().clone()
+            && let Err(error) = self.write(&ready_names(&catalogue)).await
+        {
+            debug!(%error, "the names of models could not be written to the store");
+        }
+    }
+
+    async fn write(&self, names: &BTreeMap<String, String>) -> Result<(), StoreError> {
         let store = match self.registry.store() {
             Ok(store) => store,
             Err(_) if matches!(*self.registry.state(), State::Down { .. }) => return Err(late()),
             // Without a store there is nothing to do.
             Err(_) => return Ok(()),
         };
-        let names: Vec<&str> = names.iter().take(MOST).map(String::as_str).collect();
+        let names: Vec<(&str, &str)> = names.iter().take(MOST).map(|(name, own)| (&**name, &**own)).collect();
         let write = store.note_model_names(&names, SystemTime::now(), KEEP, MOST);
         timeout(PATIENCE, write).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
-/// The names under which ready servers take requests.
-fn ready(catalogue: &Catalogue) -> BTreeSet<String> {
+/// The names under which ready servers take requests, each with the model's own name.
+fn ready_names(catalogue: &Catalogue) -> BTreeMap<String, String> {
     let ready = catalogue.pools().filter(|pool| pool.readiness() == Readiness::Ready);
-    ready.map(|pool| pool.model.as_str().to_owned()).collect()
+    ready.map(|pool| (pool.model.as_str().to_owned(), pool.canonical.as_str().to_owned())).collect()
 }

@@ -80,6 +80,8 @@ pub(super) async fn read_all(
         policy_source = read.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         next = following?;
     }
+    // After the keys, so that one that is deleted meanwhile is in one of the two lists.
+    policy_source.revoke(store.revoked_keys().await?);
     Ok(policy_source)
 }
 
@@ -90,7 +92,9 @@ pub(super) async fn read_some(store: &Store, names: &AccountNames) -> Result<Upd
     let keys = read_kind(store, names, &mut unreadable).await?;
     let consumers = read_kind(store, names, &mut unreadable).await?;
     let plans = read_kind(store, names, &mut unreadable).await?;
-    Ok(Update { names: names.clone(), now: Accounts { plans, consumers, keys }, unreadable })
+    let named: Vec<String> = names.of_kind(AccountKind::Key).cloned().collect();
+    let revoked = store.revoked_keys_named(&named).await?;
+    Ok(Update { names: names.clone(), now: Accounts { plans, consumers, keys }, unreadable, revoked })
 }
 
 async fn read_kind<A: Account>(

@@ -8,6 +8,7 @@ use std::{
 
 use access::Policy;
 use accounts::Accounts;
+use limits::QuotaId;
 use store::{Following, Registry, State, Store, StoreError, StoreUrl};
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -22,6 +23,8 @@ use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 
 /// How long the start waits for the store.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it waits for a file: a newer Modelgate changes the tables of an older one, and years of usage take a while.
+const FILE_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The keys and limits at start, with the store's if it answers in time.
 pub(crate) struct Start {
@@ -56,9 +59,10 @@ impl Start {
             return Ok(Self { registry, policy_source, store: Reached::None });
         };
         let kind = url.kind();
-        let opened = match timeout(STORE_TIMEOUT, open(config, key_sets, &registry, Arc::default())).await {
+        let patience = if matches!(url, StoreUrl::Sqlite(_)) { FILE_TIMEOUT } else { STORE_TIMEOUT };
+        let opened = match timeout(patience, open(config, key_sets, &registry, Arc::default())).await {
             Ok(opened) => opened,
-            Err(_) => Err(StoreError::Unavailable(format!("no answer within {STORE_TIMEOUT:?}"))),
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {patience:?}"))),
         };
         match opened {
             Ok((following, policy_source, counted)) => {
@@ -104,19 +108,34 @@ pub(super) async fn open(
 
 /// The present keys and limits of the file and the store, for a command that changes nothing.
 pub(crate) async fn read_once(config: &Config, key_sets: &KeySets) -> Result<PolicySource, StoreError> {
+    let read = with_store(config, async |store| read_all(config, key_sets, store, Arc::default()).await);
+    Ok(read.await?.unwrap_or_else(|| PolicySource::new(config, key_sets, Accounts::default())))
+}
+
+/// What was taken of quotas, and given on top of budgets, as the store has it; nothing without a store.
+pub(crate) async fn counts_once(config: &Config, ids: &[QuotaId]) -> Result<Vec<(QuotaId, u64)>, StoreError> {
+    let given = ids.iter().flat_map(|id| [Some(*id), id.added(), id.forgiven()]).flatten();
+    let ids: Vec<QuotaId> = given.collect();
+    let read = with_store(config, async |store| store.counts_of(&ids).await);
+    Ok(read.await?.unwrap_or_default())
+}
+
+/// Has something read from the store, if there is one.
+async fn with_store<T>(
+    config: &Config,
+    read: impl AsyncFnOnce(&Store) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
     let is_there = match &config.store.url {
         // Opening a missing file would create it, owned by the user who runs the command.
         Some(StoreUrl::Sqlite(path)) => path.exists(),
         other => other.is_some(),
     };
-    let Some(url) = config.store.url.clone().filter(|_| is_there) else {
-        return Ok(PolicySource::new(config, key_sets, Accounts::default()));
-    };
-    let read = async {
+    let Some(url) = config.store.url.clone().filter(|_| is_there) else { return Ok(None) };
+    let all = async {
         let store = Store::open(url).await?;
-        let policy_source = read_all(config, key_sets, &store, Arc::default()).await;
+        let read = read(&store).await;
         store.close().await;
-        policy_source
+        read.map(Some)
     };
-    timeout(STORE_TIMEOUT, read).await.unwrap_or_else(|_| Err(late()))
+    timeout(STORE_TIMEOUT, all).await.unwrap_or_else(|_| Err(late()))
 }

@@ -18,7 +18,7 @@ const TOO_LARGE: &str = "The request body is too large: at most 524288 bytes are
 const HOUR: &str = "The limit of 1 requests an hour for this API key is used up. Try again in ";
 const MINUTE: &str = "The limit of 30 requests a minute for this API key is used up. Try again in ";
 const DAY: &str = "The quota of 1 requests a day for this API key is used up. The quota begins anew in ";
-const BUDGET: &str = "The budget of 0.000001 in all for this API key is spent but for 0.000001; this request is estimated to cost ";
+const BUDGET: &str = "The budget of 0.000001 EUR in all for this API key is spent but for 0.000001 EUR; this request is estimated to cost ";
 const SLOW: &str = "The model \"slow\" is starting; try again later.";
 const SLOW3: &str = "The model \"slow3\" is starting; try again later.";
 

@@ -1,4 +1,4 @@
-use metering::{RequestId, UsedTokens};
+use metering::{MeteredEndpoint, RequestId, UsedTokens};
 use proptest::prelude::*;
 
 use super::*;
@@ -9,6 +9,7 @@ fn settled(ending: Ending, status: Option<u16>, kind: UsageKind) -> SettledReque
         request: RequestId(1),
         consumer: "team".into(),
         model: "llama".into(),
+        endpoint: MeteredEndpoint::ChatCompletions,
         server: Some(AnsweringServer { id: "file:gpu".into(), name: "gpu".into() }),
         ending,
         status,
@@ -17,6 +18,7 @@ fn settled(ending: Ending, status: Option<u16>, kind: UsageKind) -> SettledReque
         kind,
         used: UsedTokens { prompt: 100, cached: None, completion: 20 },
         cost: 0,
+        span: None,
     }
 }
 

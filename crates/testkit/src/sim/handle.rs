@@ -105,6 +105,28 @@ impl Sim {
         )
     }
 
+    /// How many requests have had to wait since the start, because [`Options::max_running`] ran already.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.state.queued()
+    }
+
+    /// How many times `/metrics` was answered since the start.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.state.pages()
+    }
+
+    /// Answers `/metrics` only so many times more, until this is called again; `None`: always. Who asks meanwhile has to wait.
+    pub fn allow_pages(&self, more: Option<usize>) {
+        self.state.allow_pages(more);
+    }
+
+    /// Answers at once all requests whose answer is being delayed now ([`Self::set_latency`]).
+    pub fn answer_now(&self) {
+        self.state.answer_now();
+    }
+
     /// How many clients left before their answer was complete.
     #[must_use]
     pub fn abandoned(&self) -> usize {

@@ -13,7 +13,6 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use super::{
     answers,
@@ -103,7 +102,7 @@ async fn ollama(state: &Arc<State>, path: &str, fields: &OrderedFields) -> Respo
         return ollama_error(StatusCode::NOT_FOUND, &format!("model '{wanted}' not found"));
     };
     let mut running = state.run(&model).await;
-    sleep(state.latency()).await;
+    state.delay().await;
     let said = |text: &str, done: bool| match path {
         "/api/chat" => {
             json!({"model": model, "message": {"role": "assistant", "content": text}, "done": done})
@@ -139,7 +138,7 @@ async fn llama_cpp(state: &Arc<State>, path: &str, fields: &OrderedFields) -> Re
         Err(refusal) => return *refusal,
     };
     let mut running = state.run(&model).await;
-    sleep(state.latency()).await;
+    state.delay().await;
     if path != "/tokenize" && fields.exact("stream") == Some(&Value::Bool(true)) {
         return Events::llama_cpp(state, &model).answer(state, running, EVENT_STREAM);
     }

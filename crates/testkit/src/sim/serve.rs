@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Json, Response},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time::sleep};
+use tokio::net::TcpListener;
 
 use super::{
     Options, answers, control,
@@ -120,7 +120,10 @@ async fn route(state: &Arc<State>, parts: &mut Parts, body: &Bytes) -> Response 
     match (parts.method.as_str(), path) {
         ("GET", "/health") if state.is_loading() || !state.switches().healthy => unavailable(),
         ("GET", "/health") => StatusCode::OK.into_response(),
-        ("GET", "/metrics") => text("text/plain; version=0.0.4; charset=utf-8", answers::metrics(state)),
+        ("GET", "/metrics") => {
+            state.turn_page().await;
+            text("text/plain; version=0.0.4; charset=utf-8", answers::metrics(state))
+        }
         ("POST" | "GET", "/predict") => predict(state, path, &content).await,
         // Ollama answers `Ollama is running`.
         ("GET", "/") => text("text/plain", "running"),
@@ -165,7 +168,7 @@ async fn predict(state: &State, path: &str, content: &Content) -> Response {
     if let Some(refusal) = unable(state) {
         return refusal;
     }
-    sleep(state.latency()).await;
+    state.delay().await;
     let input = if let Content::Json(body) = content { body } else { &Value::Null };
     Json(answers::prediction(state, path, input)).into_response()
 }
@@ -197,7 +200,7 @@ async fn infer(state: &Arc<State>, endpoint: Endpoint, headers: &HeaderMap, cont
     if endpoint.generates() {
         running.begin(work.clone());
     }
-    sleep(state.latency()).await;
+    state.delay().await;
     if let Some(events) = streamed(state, endpoint, &model, json, &work) {
         return events.answer(state, running, EVENT_STREAM);
     }

@@ -11,7 +11,10 @@ use std::{
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::sleep,
+};
 
 use super::{
     Options,
@@ -88,6 +91,12 @@ pub(super) struct State {
     counts: Mutex<BTreeMap<String, ModelCounts>>,
     slots: Arc<Semaphore>,
     abandoned: AtomicUsize,
+    /// How many requests have found no slot, and waited.
+    queued: AtomicUsize,
+    /// How many pages of metrics were answered, and how many may be.
+    pages: AtomicUsize,
+    most_pages: watch::Sender<usize>,
+    answer_now: Notify,
     spans: Option<mpsc::UnboundedSender<Vec<Span>>>,
     unsent: Mutex<Option<mpsc::UnboundedReceiver<Vec<Span>>>>,
 }
@@ -134,6 +143,10 @@ impl State {
             requests: Mutex::default(),
             counts: Mutex::default(),
             abandoned: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            pages: AtomicUsize::new(0),
+            most_pages: watch::Sender::new(usize::MAX),
+            answer_now: Notify::new(),
             spans,
             unsent: Mutex::new(unsent),
         })
@@ -191,12 +204,56 @@ impl State {
         self.abandoned.load(Ordering::Relaxed)
     }
 
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// The delay before an answer, or less if [`Self::answer_now`] is called meanwhile.
+    pub(super) async fn delay(&self) {
+        let now = self.answer_now.notified();
+        tokio::select! {
+            () = sleep(self.latency()) => {}
+            () = now => {}
+        }
+    }
+
+    pub(super) fn answer_now(&self) {
+        self.answer_now.notify_waiters();
+    }
+
+    pub(super) fn pages(&self) -> usize {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// Allows so many more pages of metrics, or any number.
+    pub(super) fn allow_pages(&self, more: Option<usize>) {
+        self.most_pages.send_modify(|most| {
+            *most = more.map_or(usize::MAX, |more| self.pages().saturating_add(more));
+        });
+    }
+
+    /// Waits until one more page of metrics is allowed, and counts it.
+    pub(super) async fn turn_page(&self) {
+        let take = |most: &usize| {
+            let more = |pages: usize| (pages < *most).then_some(pages + 1);
+            self.pages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        };
+        // Its sender lives as long as the state.
+        let _ = self.most_pages.subscribe().wait_for(take).await;
+    }
+
     /// Waits for one of the slots and holds it until the guard is dropped.
     pub(super) async fn run(self: &Arc<Self>, model: &str) -> Running {
-        let waiting = Waiting { state: Arc::clone(self), model: model.to_owned() };
-        self.count(model, |counts| counts.waiting += 1);
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
-        drop(waiting);
+        // Whoever finds a slot has not waited, not even for a moment in which the metrics are read.
+        let slot = match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(slot) => Some(slot),
+            Err(_) => {
+                let _waiting = Waiting { state: Arc::clone(self), model: model.to_owned() };
+                self.queued.fetch_add(1, Ordering::Relaxed);
+                self.count(model, |counts| counts.waiting += 1);
+                Arc::clone(&self.slots).acquire_owned().await.ok()
+            }
+        };
         self.count(model, |counts| counts.running += 1);
         Running {
             state: Arc::clone(self),

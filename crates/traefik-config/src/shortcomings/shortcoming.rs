@@ -54,6 +54,13 @@ pub enum Lack {
     FailoverStatus,
     /// It cannot check the servers before a backup, because no health check is configured.
     UncheckedPrimary,
+    /// It would not notice that a server which Modelgate chooses is down, so Modelgate chooses none.
+    UncheckedChoice {
+        /// The strategy that asks for it.
+        strategy: Strategy,
+        /// A server that it does not check.
+        server: String,
+    },
 }
 
 impl Shortcoming {
@@ -72,6 +79,7 @@ impl Shortcoming {
             Lack::ConcurrencyInAll => "traefik_concurrency_by_size",
             Lack::FailoverStatus => "traefik_no_failover_on_status",
             Lack::UncheckedPrimary => "traefik_primary_unchecked",
+            Lack::UncheckedChoice { .. } => "traefik_choice_unchecked",
         }
     }
 
@@ -102,7 +110,7 @@ impl Shortcoming {
                 "Raise Traefik and traefik.version, or leave the setting out."
             }
             Lack::CookieWithHrw => "Leave sticky.cookie out, or choose another strategy.",
-            Lack::UncheckedPrimary => {
+            Lack::UncheckedPrimary | Lack::UncheckedChoice { .. } => {
                 "Set healthcheck.path to a path at which its servers answer 200 while they are well, such as /health."
             }
         };
@@ -163,6 +171,12 @@ impl fmt::Display for Shortcoming {
             Lack::UncheckedPrimary => f.write_str(
                 "Traefik does not check its primary servers, so a backup is used only once Modelgate has found all of them gone; \
                  healthcheck.path lets Traefik check them",
+            ),
+            Lack::UncheckedChoice { strategy, server } => write!(
+                f,
+                "strategy={}: Traefik {version} does not check {server}, and would go on sending requests to it while it is down, \
+                 so the servers get requests in turn; Traefik 3.7 or later needs no check",
+                strategy.as_str()
             ),
         }
     }

@@ -105,7 +105,7 @@ fn what_is_taken_from_short_rules_is_known() {
         let document = render_servers(servers(), &options(traefik));
         let highest = document.http.routers.values().filter_map(|router| router.priority).max();
         assert_eq!(Some(claim.priority), highest, "{traefik}");
-        assert!(claim.to_string().contains(&format!("more than {} characters", claim.priority)));
+        assert!(claim.to_string().contains(&format!("has {} characters or fewer", claim.priority)));
         let named = RenderOptions { hosts: vec!["llm.example.com".into()], ..options(traefik) };
         assert_eq!(Claim::of(&catalogue, &named), None);
     }

@@ -65,6 +65,27 @@ pub(super) fn balanced() -> Vec<ServerRecord> {
     ]
 }
 
+/// Pools whose servers `/auth` chooses: of the same servers, with a backup and a limit of concurrency, with different base paths,
+/// and with servers that Traefik does not check.
+pub(super) fn picked() -> Vec<ServerRecord> {
+    let cache = ("strategy", "cache");
+    let of =
+        |name, base, models: &[&str], settings: &[(&str, &str)]| set(server(name, base, models), settings);
+    let unchecked =
+        |name| of(name, "/v1", &["unchecked"], &[("strategy", "least-busy"), ("healthcheck.path", "off")]);
+    vec![
+        of("a", "/v1", &["llama", "sql"], &[cache]),
+        of("b", "/v1", &["llama", "sql"], &[cache]),
+        of("c", "/v1", &["counted"], &[cache, ("concurrency.per_key", "2")]),
+        of("d", "/v1", &["counted"], &[cache]),
+        of("e", "/v1", &["counted"], &[cache, ("priority", "1")]),
+        of("f", "/v1", &["mixed"], &[cache]),
+        of("g", "/api/openai", &["mixed"], &[cache]),
+        unchecked("h"),
+        unchecked("i"),
+    ]
+}
+
 /// All options of the part before the models.
 pub(super) fn edge(traefik: &str) -> RenderOptions {
     let day = std::time::Duration::from_secs(24 * 3600);
@@ -121,6 +142,8 @@ fn golden_documents() {
     );
     golden("balanced", balanced(), &options("3.7.0"));
     golden("balanced-3-6-2", balanced(), &options("3.6.2"));
+    golden("picked", picked(), &options("3.7.0"));
+    golden("picked-3-6-2", picked(), &options("3.6.2"));
     golden(
         "edge",
         vec![set(server("code", "/v1", &["code"]), &[("select.host", "code.example.com")])],

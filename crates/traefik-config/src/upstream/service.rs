@@ -70,6 +70,62 @@ impl Upstream<'_> {
     }
 }
 
+/// The statuses with which Traefik answers for a server that has not answered.
+const NOT_ANSWERED: &str = "502-504";
+/// How long a server that failed once is left out, before 3.7.
+const LEFT_OUT: &str = "10s";
+
+impl Upstream<'_> {
+    /// A server, and the others for whatever it did not answer; these behind middlewares of their own.
+    pub(super) fn tried_server(
+        &mut self,
+        settings: &ModelSettings,
+        server: &Arc<ServerRecord>,
+        urls: ServerUrls,
+        (others, before): (&str, Vec<String>),
+    ) -> String {
+        let status = vec![NOT_ANSWERED.to_owned()];
+        let mut spread = Spread { upstream: self, settings, urls };
+        let shape = spread.shape(server);
+        let main = spread.load_balancer(shape, &[server]);
+        let main = spread.guarded(main, &status);
+        let others = Built { name: others.to_owned(), checked: false };
+        let fallback = if before.is_empty() { others } else { spread.behind(others, before) };
+        let errors = Some(FailoverErrors { status, max_request_body_bytes: Some(-1) });
+        let (service, fallback) = (main.name, fallback.name);
+        let service = Service::Failover(Failover { service, fallback, health_check: None, errors });
+        spread.add_service(format!("failover-{}", hash(&service)), service)
+    }
+
+    /// A server that Traefik checks, and the others while it is down.
+    pub(super) fn watched_server(
+        &mut self,
+        settings: &ModelSettings,
+        server: &Arc<ServerRecord>,
+        urls: ServerUrls,
+        others: &str,
+    ) -> String {
+        let mut spread = Spread { upstream: self, settings, urls };
+        let shape = spread.shape(server);
+        let passive = PassiveHealthCheck { max_failed_attempts: 1, failure_window: LEFT_OUT.into() };
+        let main = spread.balancer(shape, &[server], Some(passive));
+        let (service, fallback) = (main.name, others.to_owned());
+        let service = Service::Failover(Failover { service, fallback, health_check: None, errors: None });
+        spread.add_service(format!("failover-{}", hash(&service)), service)
+    }
+}
+
+/// Whether this Traefik can send each request to the server that `/auth` chooses, and to the others if that one fails.
+pub(crate) fn can_pick(pool: &Pool, group: &RouteGroup, version: TraefikVersion) -> bool {
+    version.is_layered() && (version.fails_over_on_status() || unchecked(pool, group).is_none())
+}
+
+/// The first server that Traefik does not check, among those that `/auth` may choose.
+pub(crate) fn unchecked<'g>(pool: &Pool, group: &'g RouteGroup) -> Option<&'g ServerRecord> {
+    let routes = group.pick.iter().flat_map(|pick| &*pick.routes);
+    routes.map(|route| &*route.server).find(|server| !is_checked(server, &pool.settings))
+}
+
 impl Spread<'_, '_> {
     /// The servers of another model, balanced by that model's settings.
     fn branch(&mut self, branch: &Branch) -> Built {
@@ -137,8 +193,14 @@ impl Spread<'_, '_> {
 
     /// Empties the errors of a service that has a fallback.
     fn guarded(&mut self, main: Built, status: &[String]) -> Built {
+        let emptied = self.upstream.emptied(status);
+        self.behind(main, vec![emptied])
+    }
+
+    /// Puts middlewares before a service.
+    fn behind(&mut self, main: Built, middlewares: Vec<String>) -> Built {
         let service = Service::Guarded(Guarded {
-            middlewares: vec![self.upstream.emptied(status)],
+            middlewares,
             weighted: Weighted {
                 services: vec![WeightedService { name: main.name, weight: 1 }],
                 sticky: None,
@@ -170,6 +232,16 @@ impl Spread<'_, '_> {
     }
 
     fn load_balancer(&mut self, shape: BalancerSettings, servers: &[&Arc<ServerRecord>]) -> Built {
+        let passive = passive(self.settings).filter(|_| self.upstream.options.version.checks_passively());
+        self.balancer(shape, servers, passive)
+    }
+
+    fn balancer(
+        &mut self,
+        shape: BalancerSettings,
+        servers: &[&Arc<ServerRecord>],
+        passive_health_check: Option<PassiveHealthCheck>,
+    ) -> Built {
         let Self { settings, urls, .. } = *self;
         let weighed = servers.iter().any(|s| s.spec.settings.weight() != 1);
         let server = |s: &ServerRecord| {
@@ -190,8 +262,7 @@ impl Spread<'_, '_> {
             strategy: strategy.map(Strategy::as_str),
             sticky: sticky(settings, "").filter(|_| strategy != Some(Strategy::Hrw)),
             health_check: shape.check,
-            passive_health_check: passive(settings)
-                .filter(|_| self.upstream.options.version.checks_passively()),
+            passive_health_check,
             pass_host_header: shape.pass_host_header,
             servers_transport: shape.transport,
         });
@@ -234,37 +305,56 @@ impl Spread<'_, '_> {
         let sends_again = self.upstream.options.version.retries_on_status()
             && !matches!(settings.retry_attempts, Some(0 | 1));
         let loses_requests = kind.drops_connections() && !sends_again;
-        let time = |set: Option<Duration>, default: &str| set.map_or_else(|| default.to_owned(), go_duration);
+        let usual = usual_transport(https);
+        let time = |set: Option<Duration>, usual: &str| set.map_or_else(|| usual.to_owned(), go_duration);
+        let usual_times = &usual.forwarding_timeouts;
         let transport = ServersTransport {
             root_cas: Vec::new(),
             disable_http2: false,
-            max_idle_conns_per_host: if loses_requests { -1 } else { 200 },
+            max_idle_conns_per_host: if loses_requests { -1 } else { usual.max_idle_conns_per_host },
             forwarding_timeouts: ForwardingTimeouts {
-                // A container that has gone leaves an address that does not even refuse connections. The retry makes up for
-                // connections that were given up too early. Remote servers take longer.
-                dial_timeout: time(settings.timeout_dial, if https { "5s" } else { "500ms" }),
-                // A long answer that is not streamed sends its headers only at its end.
-                response_header_timeout: time(settings.timeout_response_header, "0s"),
-                // uvicorn, under vLLM and SGLang, closes connections that were idle for 5 s; a request sent at that moment
-                // fails and, being a POST, is not repeated. So Traefik closes them first.
-                idle_conn_timeout: time(settings.timeout_idle, "4s"),
+                dial_timeout: time(settings.timeout_dial, &usual_times.dial_timeout),
+                response_header_timeout: time(
+                    settings.timeout_response_header,
+                    &usual_times.response_header_timeout,
+                ),
+                idle_conn_timeout: time(settings.timeout_idle, &usual_times.idle_conn_timeout),
             },
         };
-        let usual = settings.timeout_dial.or(settings.timeout_response_header).or(settings.timeout_idle);
-        let name = match (usual, https, loses_requests) {
-            (None, false, false) => TRANSPORT.to_owned(),
-            (None, true, false) => format!("{TRANSPORT}-https"),
-            _ => format!("{TRANSPORT}-{}", hash(&transport)),
+        // Transports that differ in anything have different names, whatever settings there will be.
+        let name = match (transport == usual, https) {
+            (true, false) => TRANSPORT.to_owned(),
+            (true, true) => format!("{TRANSPORT}-https"),
+            (false, _) => format!("{TRANSPORT}-{}", hash(&transport)),
         };
         self.upstream.http.servers_transports.entry(name.clone()).or_insert(transport);
         name
     }
 }
 
+/// The transport to servers that have no settings of their own.
+fn usual_transport(https: bool) -> ServersTransport {
+    ServersTransport {
+        root_cas: Vec::new(),
+        disable_http2: false,
+        max_idle_conns_per_host: 200,
+        forwarding_timeouts: ForwardingTimeouts {
+            // A container that has gone leaves an address that does not even refuse connections. The retry makes up for
+            // connections that were given up too early. Remote servers take longer.
+            dial_timeout: if https { "5s" } else { "500ms" }.into(),
+            // A long answer that is not streamed sends its headers only at its end.
+            response_header_timeout: "0s".into(),
+            // uvicorn, under vLLM and SGLang, closes connections that were idle for 5 s; a request sent at that moment fails
+            // and, being a POST, is not repeated. So Traefik closes them first.
+            idle_conn_timeout: "4s".into(),
+        },
+    }
+}
+
 /// The strategy, if it is not the default and this Traefik supports it.
 fn strategy(settings: &ModelSettings, version: TraefikVersion) -> Option<Strategy> {
     settings.strategy.filter(|strategy| match strategy {
-        Strategy::Wrr => false,
+        Strategy::Wrr | Strategy::Cache | Strategy::LeastBusy => false,
         Strategy::P2c => version.has_p2c(),
         Strategy::Hrw | Strategy::LeastTime => version.has_hrw_and_leasttime(),
     })

@@ -60,21 +60,26 @@ impl Family {
 
 /// A family of histograms.
 #[derive(Debug)]
-pub(super) struct HistogramFamily {
-    pub(super) name: &'static str,
-    pub(super) help: &'static str,
-    pub(super) samples: Vec<HistogramSample>,
+pub struct HistogramFamily {
+    /// Letters and underscores, beginning with `modelgate_`.
+    pub name: &'static str,
+    /// The help text, in one line.
+    pub help: &'static str,
+    /// The histograms.
+    pub samples: Vec<HistogramSample>,
 }
 
 /// One histogram.
 #[derive(Debug)]
-pub(super) struct HistogramSample {
-    pub(super) label: Option<(&'static str, String)>,
+pub struct HistogramSample {
+    /// A label with its value, if there are several histograms.
+    pub label: Option<(&'static str, String)>,
     /// The sum of what was observed.
-    pub(super) sum: f64,
-    pub(super) count: u64,
+    pub sum: f64,
+    /// How many were observed.
+    pub count: u64,
     /// The upper limit of each bucket and how much is in it alone; the last is infinite.
-    pub(super) buckets: Vec<(f64, u64)>,
+    pub buckets: Vec<(f64, u64)>,
 }
 
 impl HistogramFamily {

@@ -4,9 +4,9 @@
 //! What is counted for the rest has the name `(others)`. At most so many series come from here, with as many names as allowed:
 //!
 //! ```text
-//! each consumer  28  decisions 18, tokens 6, cached tokens 1, cost 3
-//! each model     62  as a consumer, endings 5, first token 14, duration 14, ready servers 1
-//! each server    41  endings 5, tokens 6, cached tokens 1, first token 14, duration 14, ready 1
+//! each consumer  32  decisions 18, tokens 6, cached tokens 1, cost 3, corrected tokens 4
+//! each model     66  as a consumer, endings 5, first token 14, duration 14, ready servers 1
+//! each server    47  endings 5, tokens 6, cached tokens 1, first token 14, duration 14, ready 1, choice 6
 //! ```
 
 use std::{
@@ -19,8 +19,9 @@ use std::{
 };
 
 use access::{UsageOf, UsageWatcher, UsedCounts};
-use catalogue::{Catalogue, Reader, ServerState};
+use catalogue::{Catalogue, Reader};
 use prices::PriceList;
+use server_choice::SentSums;
 use telemetry::{Allowed, Tallies, TalliesOf, Tally, Telemetry, TimeTally, TokenTally};
 
 use super::{Family, HistogramFamily, HistogramSample};
@@ -62,7 +63,7 @@ impl UsageWatcher for UsageTally {
 }
 
 /// The name that a model has itself, if this is an alias.
-fn own_name<'a>(catalogue: Option<&'a Catalogue>, model: &'a str) -> &'a str {
+pub(crate) fn own_name<'a>(catalogue: Option<&'a Catalogue>, model: &'a str) -> &'a str {
     catalogue.and_then(|catalogue| catalogue.pool(model)).map_or(model, |pool| pool.canonical.as_str())
 }
 
@@ -89,6 +90,7 @@ pub(super) fn all(shared: &Shared, catalogue: Option<&Catalogue>) -> TallyFamili
         families.extend(of.tokens(rows));
         families.extend(of.cost.and_then(|name| of.cost(name, rows, prices)));
         if is_metered {
+            families.extend(of.corrected.map(|name| of.corrected(name, rows)));
             families.extend(of.ended.map(|name| of.ended(name, rows)));
             histograms
                 .extend(of.first_token.map(|name| of.times(name, FIRST_TOKEN, rows, |of| &of.first_token)));
@@ -97,6 +99,7 @@ pub(super) fn all(shared: &Shared, catalogue: Option<&Catalogue>) -> TallyFamili
     }
     families.extend(catalogue.map(|catalogue| ready_models(catalogue, tallies.models.most())));
     families.extend(catalogue.map(|catalogue| ready_servers(catalogue, &names, tallies.servers.most())));
+    families.extend(choice(shared, &names, tallies.servers.most()));
     TallyFamilies { families, histograms }
 }
 
@@ -120,6 +123,7 @@ struct About {
     decisions: Option<&'static str>,
     tokens: &'static str,
     cached: &'static str,
+    corrected: Option<&'static str>,
     cost: Option<&'static str>,
     ended: Option<&'static str>,
     first_token: Option<&'static str>,
@@ -131,6 +135,7 @@ const CONSUMERS: About = About {
     decisions: Some("modelgate_consumer_decisions"),
     tokens: "modelgate_consumer_tokens",
     cached: "modelgate_consumer_cached_tokens",
+    corrected: Some("modelgate_consumer_corrected_tokens"),
     cost: Some("modelgate_consumer_cost"),
     ended: None,
     first_token: None,
@@ -141,6 +146,7 @@ const MODELS: About = About {
     decisions: Some("modelgate_model_decisions"),
     tokens: "modelgate_model_tokens",
     cached: "modelgate_model_cached_tokens",
+    corrected: Some("modelgate_model_corrected_tokens"),
     cost: Some("modelgate_model_cost"),
     ended: Some("modelgate_model_requests"),
     first_token: Some("modelgate_model_first_token_seconds"),
@@ -151,6 +157,7 @@ const SERVERS: About = About {
     decisions: None,
     tokens: "modelgate_server_tokens",
     cached: "modelgate_server_cached_tokens",
+    corrected: None,
     cost: None,
     ended: Some("modelgate_server_requests"),
     first_token: Some("modelgate_server_first_token_seconds"),
@@ -161,10 +168,13 @@ const DECISIONS: &str = "Requests by decision and, if refused, by reason; only t
                          refusals by a limit. `(others)` are all without a series of their own";
 const TOKENS: &str = "Tokens by how well they are known. Without listen.telemetry they are counted as estimated when a request comes";
 const CACHED: &str = "Tokens of prompts, of which a server has told that they were cached";
+const CORRECTED: &str =
+    "Tokens by which servers' counters have corrected requests that were counted before: more or less";
 const COST: &str = "What requests cost, by how well their tokens are known";
 const ENDED: &str = "Requests that have ended: answered, refused by the server (4xx), failed (other errors), aborted, or unknown";
 const FIRST_TOKEN: &str = "Time to first token, as far as servers tell it";
-const DURATION: &str = "How long requests took, in Traefik or else at the server";
+const DURATION: &str =
+    "How long requests took, in Traefik without the wait for a server, or else at the server";
 
 /// Names in order, with what was counted.
 type Rows<'a> = Vec<(&'a str, &'a Tally)>;
@@ -202,6 +212,19 @@ impl About {
             cached = cached.with(&[(self.label, *name)], of_all_kinds as f64);
         }
         [tokens, cached]
+    }
+
+    fn corrected(&self, name: &'static str, rows: &Rows<'_>) -> Family {
+        let all = rows.iter().flat_map(|(name, tally)| {
+            let sides = ["prompt", "completion"].into_iter().zip(&tally.corrected);
+            sides.flat_map(move |(side, of)| {
+                [("more", of.more), ("less", of.less)].map(|of| (*name, side, of))
+            })
+        });
+        all.fold(Family::counter(name, CORRECTED), |family, (name, side, (direction, count))| {
+            let labels = [(self.label, name), ("type", side), ("direction", direction)];
+            family.with(&labels, count as f64)
+        })
     }
 
     /// Without prices nothing costs anything.
@@ -268,13 +291,62 @@ fn ready_models(catalogue: &Catalogue, most: usize) -> Family {
         .fold(family, |family, (model, ready)| family.with(&[("model", model)], ready as f64))
 }
 
+/// Of each server that Modelgate can choose, and as many as have series: how often it was chosen, what of the prompts was expected in
+/// its cache, and what the server says itself. Counts begin anew with a run of the server.
+fn choice(shared: &Shared, names: &BTreeMap<&str, &str>, most: usize) -> Vec<Family> {
+    type Value = fn(&SentSums) -> f64;
+    const FAMILIES: [(&str, &str, Value); 6] = [
+        ("modelgate_server_chosen", "Requests for which Modelgate has chosen this server", |sums| {
+            sums.requests as f64
+        }),
+        (
+            "modelgate_server_chosen_elsewhere",
+            "Of these, those that another server has answered, as far as Traefik tells; needs listen.telemetry",
+            |sums| sums.elsewhere as f64,
+        ),
+        (
+            "modelgate_server_chosen_prompt_tokens",
+            "Estimated tokens of the prompts of these requests",
+            |sums| sums.prompt_tokens as f64,
+        ),
+        (
+            "modelgate_server_expected_cached_tokens",
+            "Of these tokens, those that were expected to be in the server's prefix cache",
+            |sums| sums.expected_cached_tokens as f64,
+        ),
+        (
+            "modelgate_server_told_prompt_tokens",
+            "Tokens that the server has looked for in its prefix cache, as it says itself, of all requests since its start",
+            |sums| sums.told.0,
+        ),
+        (
+            "modelgate_server_told_cached_tokens",
+            "Of these tokens, those that it has found there, as it says itself",
+            |sums| sums.told.1,
+        ),
+    ];
+    let sums = shared.choices().sums();
+    let rows: BTreeMap<&str, &SentSums> =
+        sums.iter().map(|(id, sums)| (names.get(&**id).copied().unwrap_or(id), sums)).collect();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let family = |(name, help, value): (&'static str, &'static str, Value)| {
+        let rows = rows.iter().take(most);
+        rows.fold(Family::counter(name, help), |family, (server, sums)| {
+            family.with(&[("server", server)], value(sums))
+        })
+    };
+    FAMILIES.map(family).into()
+}
+
 /// The first servers by name.
 fn ready_servers(catalogue: &Catalogue, names: &BTreeMap<&str, &str>, most: usize) -> Family {
     let servers: BTreeMap<&str, bool> = catalogue
         .servers()
         .map(|server| {
             let id = server.spec.id.as_str();
-            (names.get(id).copied().unwrap_or(id), server.state == ServerState::Ready)
+            (names.get(id).copied().unwrap_or(id), server.state_name() == "ready")
         })
         .collect();
     let help =

@@ -14,6 +14,7 @@ async fn parts(refusal: &Refusal, dialect: Dialect) -> (u16, HeaderMap, serde_js
 #[tokio::test]
 async fn a_used_up_limit_says_when_to_come_back() {
     let limited = LimitReached {
+        quota: None,
         scope: Scope::Key,
         limit: Rate::per_minute(60, Some(10)).expect("a rate").into(),
         remaining: 0,
@@ -45,6 +46,7 @@ async fn a_used_up_limit_says_when_to_come_back() {
 fn a_limit_of_tokens_shows_what_the_estimate_is_made_of() {
     let told = |cost, retry_after, sum| {
         let limited = LimitReached {
+            quota: None,
             scope: Scope::Key,
             limit: Quota::new(1_500, Unit::Tokens, Calendar::Day).expect("a quota").into(),
             cost,
@@ -52,7 +54,7 @@ fn a_limit_of_tokens_shows_what_the_estimate_is_made_of() {
             retry_after,
             reset_after: retry_after,
         };
-        Refusal::limit_reached(&limited, Some(sum)).message
+        Refusal::limit_reached(&limited, Some(sum), None).message
     };
     let hours = Duration::from_millis(5_399_001);
     let used_up =
@@ -81,6 +83,11 @@ async fn a_wrong_key_is_not_to_be_tried_again_and_is_called_so_in_openais_words(
     for (reason, openai, others) in [
         (
             Reason::UnknownKey,
+            "Incorrect API key provided.".to_owned(),
+            "The API key is not valid.".to_owned(),
+        ),
+        (
+            Reason::RevokedKey,
             "Incorrect API key provided.".to_owned(),
             "The API key is not valid.".to_owned(),
         ),
@@ -144,6 +151,7 @@ async fn a_model_without_a_server_says_how_its_servers_are() {
 #[tokio::test]
 async fn what_can_never_pass_is_not_to_be_tried_again() {
     let limited = LimitReached {
+        quota: None,
         scope: Scope::Key,
         limit: Rate::new(100, Unit::Tokens, Per::Minute, None).expect("a rate").into(),
         remaining: 100,
@@ -167,6 +175,7 @@ async fn nobody_is_to_wait_for_more_than_a_minute_within_a_call() {
     for (wait, should_retry) in [(59_999, None), (60_000, None), (60_001, Some("false"))] {
         let retry_after = Duration::from_millis(wait);
         let limited = LimitReached {
+            quota: None,
             scope: Scope::Key,
             limit,
             remaining: 0,
@@ -193,6 +202,7 @@ async fn nobody_is_to_wait_for_more_than_a_minute_within_a_call() {
 #[tokio::test]
 async fn a_used_up_quota_says_when_it_begins_anew_and_that_waiting_is_no_use() {
     let limited = LimitReached {
+        quota: None,
         scope: Scope::Consumer,
         limit: Quota::new(1_000, Unit::Tokens, Calendar::Day).expect("a quota").into(),
         cost: 30,
@@ -216,6 +226,7 @@ async fn a_used_up_quota_says_when_it_begins_anew_and_that_waiting_is_no_use() {
 #[tokio::test]
 async fn what_is_more_than_a_whole_quota_is_not_told_to_wait() {
     let limited = LimitReached {
+        quota: None,
         scope: Scope::Key,
         limit: Quota::new(1_000, Unit::Tokens, Calendar::Day).expect("a quota").into(),
         cost: 1_001,
@@ -237,6 +248,7 @@ async fn what_is_more_than_a_whole_quota_is_not_told_to_wait() {
 #[tokio::test]
 async fn anthropics_clients_are_told_by_anthropics_headers_too() {
     let limited = LimitReached {
+        quota: None,
         scope: Scope::Key,
         limit: Rate::new(600, Unit::Tokens, Per::Minute, None).expect("a rate").into(),
         cost: 300,

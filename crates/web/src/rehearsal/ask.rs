@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde_json::Value;
-use telemetry::Filter;
+use telemetry::{ChosenServer, Filter};
 use traefik_config::{Arrival, AuthQuestion, RenderOptions};
 
 use super::{HOP_BY_HOP, Rehearsal, RequestOutcome, handlers, told};
@@ -38,6 +38,8 @@ pub(super) struct GatewayAnswer {
     body: Bytes,
     /// The name of the reason, if it is a refusal that operators see among others.
     code: Option<&'static str>,
+    /// The server that was chosen, if it is an answer by which one is.
+    pub(super) chosen: Option<Arc<ChosenServer>>,
     is_of_auth: bool,
 }
 
@@ -173,8 +175,10 @@ impl<'a> ClientRequest<'a> {
         let body = axum::body::to_bytes(body, MAX_ANSWER).await.unwrap_or_default();
         let telemetry = scratch.telemetry();
         telemetry.collect(std::time::SystemTime::now());
-        let code = telemetry.recent(&Filter::default(), 1).first().and_then(|record| record.refused);
-        GatewayAnswer { head, body, code, is_of_auth: false }
+        let recent = telemetry.recent(&Filter::default(), 1);
+        let code = recent.first().and_then(|record| record.refused);
+        let chosen = recent.first().and_then(|record| record.chosen.clone());
+        GatewayAnswer { head, body, code, chosen, is_of_auth: false }
     }
 }
 
@@ -182,7 +186,7 @@ impl GatewayAnswer {
     fn of(status: StatusCode) -> Self {
         let mut head = Response::new(()).into_parts().0;
         head.status = status;
-        Self { head, body: Bytes::new(), code: None, is_of_auth: false }
+        Self { head, body: Bytes::new(), code: None, chosen: None, is_of_auth: false }
     }
 
     pub(super) fn is_ok(&self) -> bool {
@@ -200,6 +204,7 @@ impl GatewayAnswer {
                 model: header(&auth::MODEL),
                 consumer: header(&auth::CONSUMER).unwrap_or_default(),
                 route: header(&auth::ROUTE),
+                server: header(&auth::SERVER),
             },
             (true, false) => RequestOutcome::Answered { what: told::of_answer(&body, &self.body) },
             (false, _) => {

@@ -64,6 +64,12 @@ pub(super) enum FormControl {
     Required,
     Number,
     Check,
+    /// An amount of money.
+    Money,
+    /// The kind of budgets.
+    BudgetKind,
+    /// Who goes first.
+    Priority,
     /// The name of a plan.
     Plan,
     /// Several values, separated by commas.
@@ -76,6 +82,12 @@ type FieldDoc = (&'static str, &'static str, FormControl, &'static str);
 
 const NAME: FieldDoc = ("name", "Name", FormControl::Required, accounts::NAME);
 const PLAN: FieldDoc = ("plan", "Plan", FormControl::Plan, "Provides the values that are left empty here");
+const PRIORITY: FieldDoc = (
+    "priority",
+    "Priority",
+    FormControl::Priority,
+    "Who goes first while requests wait for a server (pick.wait)",
+);
 const NOTE: FieldDoc = ("note", "Note", FormControl::Text, "");
 const DISABLED: FieldDoc = ("disabled", "Disabled", FormControl::Check, "");
 const MODELS: FieldDoc = (
@@ -86,11 +98,10 @@ const MODELS: FieldDoc = (
 );
 
 /// The hint for every field of a limit.
-const LIMIT_HINT: &str =
-    "All that are given must hold. “At once” is the burst, of the shortest time given. Tokens are estimated.";
+const LIMIT_HINT: &str = "All that are given must hold. “At once” is the burst, of the shortest time given. Tokens are estimated. Budgets are money, by prices; those that are hard are never exceeded.";
 
 /// The fields of a limit.
-const LIMIT: [FieldDoc; 10] = [
+const LIMIT: [FieldDoc; 15] = [
     ("requests_per_second", "Requests / second", FormControl::Number, ""),
     ("requests_per_minute", "Requests / minute", FormControl::Number, ""),
     ("requests_per_hour", "Requests / hour", FormControl::Number, ""),
@@ -101,6 +112,11 @@ const LIMIT: [FieldDoc; 10] = [
     ("tokens_per_day", "Tokens / day", FormControl::Number, ""),
     ("tokens_per_month", "Tokens / month", FormControl::Number, ""),
     ("tokens_burst", "Tokens at once", FormControl::Number, ""),
+    ("budget_per_day", "Budget / day", FormControl::Money, ""),
+    ("budget_per_week", "Budget / week", FormControl::Money, ""),
+    ("budget_per_month", "Budget / month", FormControl::Money, ""),
+    ("budget_total", "Budget in all", FormControl::Money, ""),
+    ("budget_kind", "Kind of budgets", FormControl::BudgetKind, ""),
 ];
 
 /// The fields of a kind; the name only for a new account.
@@ -137,7 +153,7 @@ pub(super) fn groups(kind: AccountKind, of: FormOf, document: &Value) -> Vec<Gro
             ],
         ),
         AccountKind::Consumer => (&[PLAN, NOTE], &[DISABLED]),
-        AccountKind::Plan => (&[MODELS, NOTE], &[]),
+        AccountKind::Plan => (&[MODELS, PRIORITY, NOTE], &[]),
     };
     let name = match of {
         FormOf::New => Some(NAME),
@@ -225,15 +241,23 @@ fn meaning(shape: FormControl, text: &str) -> Value {
         FormControl::Check => Value::Bool(true),
         // Text that is not a number is kept: the registry says what is allowed.
         FormControl::Number => text.parse::<u64>().map_or_else(|_| text.into(), Value::from),
+        FormControl::Money => {
+            text.parse().map_or_else(|_| text.into(), |number: serde_json::Number| Value::Number(number))
+        }
         FormControl::List => text.split([',', '\n']).map(str::trim).filter(|item| !item.is_empty()).collect(),
         // Browsers send a time without seconds and time zone.
         FormControl::Time if text.len() == 16 => format!("{text}:00Z").into(),
-        FormControl::Text | FormControl::Required | FormControl::Plan | FormControl::Time => text.into(),
+        FormControl::Text
+        | FormControl::Required
+        | FormControl::BudgetKind
+        | FormControl::Priority
+        | FormControl::Plan
+        | FormControl::Time => text.into(),
     }
 }
 
 /// The document without nulls, for a new account.
-fn without_nulls(mut document: Value) -> Value {
+pub(super) fn without_nulls(mut document: Value) -> Value {
     if let Some(object) = document.as_object_mut() {
         object.retain(|_, value| !value.is_null());
         for value in object.values_mut() {
@@ -339,9 +363,13 @@ mod tests {
 
     #[test]
     fn a_document_fills_the_form_and_comes_back_the_same() {
+        let plan = json!({ "name": "gold", "models": ["*"], "priority": "high", "note": "n" });
+        let fields = groups(AccountKind::Plan, FormOf::New, &plan).into_iter().flat_map(|group| group.fields);
+        let given: FormValues = fields.map(|field| (field.name, field.value)).collect();
+        assert_eq!(without_nulls(patch(AccountKind::Plan, FormOf::New, &given)), plan);
         let document = json!({
             "name": "a", "consumer": "b", "plan": "free", "models": ["llama*", "x"], "note": "n", "manage": true, "stored_data": true,
-            "limit": { "requests_per_minute": 60, "tokens_per_day": 100_000 }, "expires": "2027-01-01T00:00:00Z",
+            "limit": { "requests_per_minute": 60, "tokens_per_day": 100_000, "budget_per_month": 2.5, "budget_kind": "hard" }, "expires": "2027-01-01T00:00:00Z",
             "networks": ["10.0.0.0/8"],
         });
         let fields =

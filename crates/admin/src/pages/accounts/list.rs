@@ -126,7 +126,7 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
         error: None,
     };
     page.first = filter.after.is_some().then(|| page.link_after(""));
-    let listed = match admin.registry.list::<A>(&filter).await {
+    let listed = match admin.registry.list_with_named::<A>(&filter).await {
         Ok(listed) => listed,
         Err(error) => {
             page.error = Some(error.to_string());

@@ -79,7 +79,7 @@ impl Meters {
                 let used = usage::of_key(admin, &name).await;
                 (admin.registry.get::<accounts::KeySpec>(&name).await.ok()?.is_some(), usage::models(&used))
             }
-            _ => (admin.registry.get::<ConsumerSpec>(&name).await.ok()?.is_some(), Vec::new()),
+            _ => (admin.registry.get_or_named::<ConsumerSpec>(&name).await.ok()?.is_some(), Vec::new()),
         };
         is_there.then_some(Self { kind, name, used, found: None })
     }
@@ -182,7 +182,7 @@ fn pool<'c>(catalogue: &'c Catalogue, model: &str) -> Option<&'c Pool> {
 
 /// A consumer with its limits, or with those of its plan.
 async fn consumer(admin: &Admin, name: &str) -> Option<Arc<Consumer>> {
-    let spec = admin.registry.get::<ConsumerSpec>(name).await.ok()??.account;
+    let spec = admin.registry.get_or_named::<ConsumerSpec>(name).await.ok()??.account;
     let plan = match &spec.plan {
         Some(plan) => Some(admin.registry.get::<Plan>(plan).await.ok()??.account),
         None => None,

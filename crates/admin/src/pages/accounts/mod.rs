@@ -2,6 +2,7 @@
 //!
 //! The registry checks, writes and audits. Its errors about a form name the field.
 
+mod budgets;
 mod form;
 mod list;
 mod meters;

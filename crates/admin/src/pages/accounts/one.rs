@@ -15,6 +15,7 @@ use store::{AccountSource, Item, RegistryError};
 
 use super::{
     Pages,
+    budgets::{self, Budgets},
     form::{self, FormControl, FormOf, FormValues, Group, groups},
     link, list,
     meters::{Limits, Meters},
@@ -44,10 +45,16 @@ struct AccountPage {
     old_key: Option<Time>,
     can_change: bool,
     is_declared: bool,
+    /// It has no settings: only keys name it.
+    is_named: bool,
     groups: Vec<Group>,
     plans: Vec<String>,
     /// What is left of its limits; a plan has no usage of its own.
     limits: Option<Limits>,
+    /// Its budgets; `None` if it has none.
+    budgets: Option<Budgets>,
+    /// Budgets of accounts of the configuration file can be changed as well.
+    can_change_budgets: bool,
     used: Vec<UsageLine>,
     /// In which it is paid; `None` if nothing has a price.
     currency: Option<String>,
@@ -70,7 +77,7 @@ pub(super) async fn show<A: Pages>(
     Path(name): Path<String>,
     parts: Parts,
 ) -> Response {
-    match admin.registry.get::<A>(&name).await {
+    match admin.registry.get_or_named::<A>(&name).await {
         Ok(Some(item)) => html(&page(&admin, operator, &item, None, None).await),
         Ok(None) => Refusal::not_found(&parts).into_response(),
         Err(error) => Refusal::of_registry(&parts, status(&error), &error).into_response(),
@@ -97,6 +104,8 @@ async fn page<A: Pages>(
     };
     let row = account.row();
     AccountPage {
+        budgets: budgets::of(admin, account).await,
+        can_change_budgets: operator.role.may_write() && admin.registry.store().is_ok(),
         can_change: operator.role.may_write() && !is_declared && admin.registry.store().is_ok(),
         frame: Frame::new(&name, A::PATH, operator),
         path: A::PATH,
@@ -106,11 +115,12 @@ async fn page<A: Pages>(
         is_plan: A::KIND == AccountKind::Plan,
         facts: facts::<A>(&document),
         changed: match item.source {
-            AccountSource::File => None,
+            AccountSource::File | AccountSource::Keys => None,
             AccountSource::Store { changed, .. } => Some(format::time(changed)),
         },
         old_key: account.old_key_until().map(format::time),
         is_declared,
+        is_named: item.source == AccountSource::Keys,
         groups: groups(A::KIND, FormOf::Existing, given.unwrap_or(&document)),
         plans: admin.registry.plan_names().await.unwrap_or_default(),
         limits,
@@ -137,7 +147,10 @@ fn facts<A: Pages>(document: &Value) -> Vec<(&'static str, String)> {
             Some((_, name)) => {
                 let amount =
                     field.value.parse().map_or_else(|_| field.value.clone(), |n: u64| format::count(n));
-                let words = format!("{amount} {}", name.replace('_', " "));
+                let words = match name.replace('_', " ") {
+                    words if words.starts_with("budget") => format!("{words} {}", field.value),
+                    words => format!("{amount} {words}"),
+                };
                 match facts.last_mut().filter(|(known, _)| *known == legend) {
                     Some((_, text)) => text.push_str(&format!(", {words}")),
                     None => facts.push((legend, words)),
@@ -166,7 +179,8 @@ pub(super) async fn act<A: Pages>(
     let error = match (action, A::KIND) {
         ("save", _) => {
             let patch = form::patch(A::KIND, FormOf::Existing, &given);
-            match registry.patch::<A>(&name, &patch, &operator.actor()).await {
+            let saved = save::<A>(&admin, &operator, &name, &patch).await;
+            match saved {
                 Ok(_) => return Redirect::to(&link::<A>(&name)).into_response(),
                 Err(error) => {
                     let failed = Failed { given: Some(&patch), error };
@@ -196,6 +210,12 @@ pub(super) async fn act<A: Pages>(
                 Err(error) => error,
             }
         }
+        ("top-up" | "reset", AccountKind::Key | AccountKind::Consumer) => {
+            match budgets::change::<A>(&admin, &operator, &name, (action, &given)).await {
+                Ok(()) => return Redirect::to(&format!("{}#budgets", link::<A>(&name))).into_response(),
+                Err(error) => error,
+            }
+        }
         ("end-old", AccountKind::Key) => {
             match registry.patch::<A>(&name, &json!({ "previous": null }), &operator.actor()).await {
                 Ok(_) => return Redirect::to(&link::<A>(&name)).into_response(),
@@ -203,11 +223,27 @@ pub(super) async fn act<A: Pages>(
             }
         }
         _ => {
-            let allowed = "action: allowed: save, delete, and for keys rotate and end-old";
+            let allowed = "action: allowed: save, delete, for keys rotate and end-old, and for keys and consumers top-up and reset";
             return Refusal::bad_request(&parts, allowed).into_response();
         }
     };
     again::<A>(&admin, operator, &name, &parts, Failed { given: None, error }).await
+}
+
+/// Changes an account. A consumer that only keys name gets one.
+async fn save<A: Pages>(
+    admin: &Admin,
+    operator: &Operator,
+    name: &str,
+    patch: &Value,
+) -> Result<Item<A>, RegistryError> {
+    let (registry, actor) = (&admin.registry, operator.actor());
+    match registry.get_or_named::<A>(name).await? {
+        Some(item) if item.source == AccountSource::Keys => {
+            registry.put::<A>(name, &form::without_nulls(patch.clone()), &actor).await
+        }
+        _ => registry.patch::<A>(name, patch, &actor).await,
+    }
 }
 
 /// A change that failed.
@@ -227,7 +263,7 @@ async fn again<A: Pages>(
 ) -> Response {
     let Failed { given, error } = failed;
     let status = status(&error);
-    match admin.registry.get::<A>(name).await {
+    match admin.registry.get_or_named::<A>(name).await {
         Ok(Some(item)) => {
             with_status(status, html(&page(admin, operator, &item, given, Some(error.to_string())).await))
         }

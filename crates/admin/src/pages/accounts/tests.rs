@@ -427,6 +427,7 @@ async fn what_the_file_declares_is_shown_and_not_changed() {
         models: Patterns::new(vec!["llama*".into()]).ok(),
         limits: None,
         limits_per_model: None,
+        priority: None,
         note: None,
     };
     let keys = (0..120).map(|n| KeySpec::new(format!("key-{n:03}"), "alice", KeyDigest::of(&n.to_string())));
@@ -471,4 +472,117 @@ async fn what_is_done_to_servers_is_written_down() {
     let audit = dashboard.page("/audit?action=server").await;
     assert!(audit.contains("server paused") && audit.contains("gpu") && audit.contains("alice"), "{audit}");
     assert!(dashboard.page("/audit?actor=nobody").await.contains("Nothing matches"));
+}
+
+/// Whoever makes a key names its consumer, and need not make an account for it.
+#[tokio::test]
+async fn consumers_that_only_keys_name_are_listed_shown_and_can_get_settings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dashboard = dashboard(&folder).await;
+    for (key, consumer) in [("k1", "bravo"), ("k2", "delta"), ("k3", "delta"), ("k4", "able")] {
+        let (status, page) =
+            send(&dashboard, ADMIN, "/keys", &format!("name={key}&consumer={consumer}")).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+    }
+    for consumer in ["able", "charlie"] {
+        let (status, page) = send(&dashboard, ADMIN, "/consumers", &format!("name={consumer}")).await;
+        assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    }
+    let registry = &dashboard.admin.registry;
+    registry.replace_declared(Accounts {
+        keys: vec![KeySpec {
+            consumer: "echo".into(),
+            ..KeySpec::new("in-file", "echo", KeyDigest::of("mg-f"))
+        }],
+        ..Accounts::default()
+    });
+    let list = async |limit, after: Option<&str>| {
+        let filter = store::Filter { limit, after: after.map(str::to_owned), ..Default::default() };
+        let listed = registry.list_with_named::<ConsumerSpec>(&filter).await.expect("an answer");
+        let names: Vec<_> = listed.items.into_iter().map(|item| item.account.name).collect();
+        (names.join(" "), listed.total, listed.next)
+    };
+    assert_eq!(list(9, None).await, ("able bravo charlie delta echo".into(), 5, None));
+    assert_eq!(list(2, None).await, ("able bravo".into(), 5, Some("bravo".into())));
+    assert_eq!(list(2, Some("bravo")).await, ("charlie delta".into(), 5, Some("delta".into())));
+    assert_eq!(list(2, Some("delta")).await, ("echo".into(), 5, None));
+    let page = dashboard.page("/consumers?q=eLt").await;
+    assert!(
+        page.contains("/consumers/delta") && page.contains("1 in all") && !page.contains("bravo"),
+        "{page}"
+    );
+    let api = dashboard.page("/api/v1/consumers/delta").await;
+    assert_eq!(api, r#"{"name":"delta","source":"keys"}"#);
+    let response = dashboard.ask(Some(ADMIN), Request::get("/api/v1/consumers/nobody"), "").await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+
+    let page = dashboard.page("/consumers/delta").await;
+    assert!(page.contains("only keys name it") && !page.contains("value=\"delete\""), "{page}");
+    let (status, page) =
+        send(&dashboard, ADMIN, "/consumers/delta", "action=save&limit.budget_per_month=2.50").await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    let page = dashboard.page("/consumers/delta").await;
+    assert!(page.contains("value=\"delete\"") && page.contains("budget per month 2.5"), "{page}");
+    assert_eq!(list(9, None).await.1, 5);
+}
+
+#[tokio::test]
+async fn budgets_are_shown_added_to_and_reset() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dashboard = dashboard(&folder).await;
+    let form = "name=team&limit.budget_per_month=50&limit.budget_kind=hard&limit_per_model.budget_total=2.50";
+    let (status, page) = send(&dashboard, ADMIN, "/consumers", form).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    let page = dashboard.page("/consumers/team").await;
+    for part in
+        ["50 a month, hard", "0.0000 of 50.0000", "of the month, over all models", "in all, for llama"]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let change = async |token, form: &str| {
+        let (status, page) = send(&dashboard, token, "/consumers/team", form).await;
+        (status.as_u16(), page)
+    };
+    assert_eq!(change(ADMIN, "action=top-up&budget=month&amount=7.25").await.0, 303);
+    let page = dashboard.page("/consumers/team").await;
+    for part in ["50 a month, hard, and 7.2500 added", "0.0000 of 57.2500", "57.2500"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert_eq!(change(ADMIN, "action=top-up&budget=ever+llama&amount=1").await.0, 303);
+    assert_eq!(change(ADMIN, "action=reset&budget=ever+llama").await.0, 303);
+    for (token, form, status, why) in [
+        (READER, "action=reset&budget=month", 403, ""),
+        (
+            ADMIN,
+            "action=top-up&budget=month&amount=0",
+            400,
+            "amount: found &#34;0&#34;; allowed: an amount such as 20",
+        ),
+        (ADMIN, "action=top-up&budget=month&amount=-5", 400, "amount: found"),
+        (ADMIN, "action=top-up&budget=month&amount=1000000000", 400, "together with the budget"),
+        (
+            ADMIN,
+            "action=top-up&budget=year&amount=5",
+            400,
+            "budget: found &#34;year&#34;; allowed: day, week, month or ever",
+        ),
+        (ADMIN, "action=reset&budget=week", 404, "has no limit.budget_per_week"),
+        (ADMIN, "action=topup&budget=month", 400, "top-up and reset"),
+    ] {
+        let (found, page) = change(token, form).await;
+        assert!(found == status && page.contains(why), "{form}: {found} {page}");
+    }
+    let audit = dashboard.page("/audit").await;
+    for part in ["budget topped up", "budget reset", "7.25", "llama"] {
+        assert!(audit.contains(part), "{part}: {audit}");
+    }
+    // A plan has none of its own to add to; its keys have.
+    let form = "name=gold&limit.budget_per_day=3";
+    assert_eq!(send(&dashboard, ADMIN, "/plans", form).await.0, StatusCode::SEE_OTHER);
+    assert!(!dashboard.page("/plans/gold").await.contains("value=\"top-up\""));
+    assert_eq!(send(&dashboard, ADMIN, "/keys", "name=k&consumer=c&plan=gold").await.0, StatusCode::OK);
+    let page = dashboard.page("/keys/k").await;
+    assert!(page.contains("3 a day") && page.contains("of the day, over all models"), "{page}");
+    let (status, page) = send(&dashboard, ADMIN, "/keys/k", "action=top-up&budget=day&amount=1").await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
 }

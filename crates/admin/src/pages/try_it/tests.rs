@@ -5,8 +5,10 @@ use std::time::SystemTime;
 use access::{Consumer, Decision, KeyDigest, Mode, ModelGlobs, Request};
 use axum::http::Request as Post;
 use catalogue::{Catalogue, ServerState};
-use limits::{Calendar, Limits, Quota, Rate, Unit};
+use limits::{Calendar, Limits, Quota, Rate, Reserve, Unit};
+use prices::{Price, PriceEntry, PriceList};
 use telemetry::Decided;
+use web::Settings;
 
 use super::*;
 use crate::testing::{Dashboard, READER, server, text};
@@ -87,6 +89,34 @@ async fn a_request_that_is_tried_meets_the_limits_as_they_are_now() {
     let expected = "Refused now (429 insufficient_quota): the quota of 2 requests a day for this API key is used up; it \
                     begins anew in ";
     assert!(outcome.contains(expected), "{outcome}");
+    // A budget is asked as well, by the price of the model.
+    let budget = Quota::budget(150_000_000, Calendar::Ever, Reserve::Usual).expect("a budget");
+    let carol = Key { limits: budget.into(), ..key("carol", "mg-carol") };
+    let shared = &dashboard.admin.shared;
+    shared.replace_policy(Policy::new(vec![carol], Vec::new()));
+    let issues =
+        |code: &str| dashboard.admin.attention(SystemTime::now()).iter().filter(|it| it.code == code).count();
+    let priced = |prices| Settings { prices, ..Settings::clone(&shared.settings()) };
+    shared.replace_settings(priced(PriceList::default()));
+    assert_eq!(issues("budgets_without_prices"), 1, "it is in no file");
+    let price = Price { completion: "100".parse().expect("an amount"), ..Price::default() };
+    let models = ModelGlobs::parse(&["llama".to_owned()]).expect("a name");
+    let entry = PriceEntry { text: "llama".into(), models, from: 0, price };
+    let prices = PriceList::new("EUR".into(), vec![entry]);
+    shared.replace_settings(priced(prices));
+    assert_eq!(issues("budgets_without_prices"), 0);
+    let policy = shared.policy().clone();
+    let of_carol = policy.keys().next().expect("carol");
+    let demands = access::limits_of(&policy, of_carol, &catalogue(), None, SystemTime::now());
+    shared.limiters().quotas().learn(demands.quotas()[0].id(), 100_000_000, 0);
+    let outcome = tried(&dashboard, &format!("name=carol&{body}")).await;
+    let expected = "Refused now (402 budget_exceeded): the budget of 0.15 EUR in all for this API key is spent but for \
+                    0.05 EUR; this request is estimated to cost 0.1 EUR; it never begins anew";
+    assert!(outcome.contains(expected), "{outcome}");
+    assert!(
+        outcome.contains("left now of the budget of 0.15 in all for this API key: 0.05 of 0.15 EUR"),
+        "{outcome}"
+    );
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ fn describe(text: &mut String, server: &ServerRecord, catalogue: &Catalogue) {
     line("id", spec.id.to_string());
     line("address", format!("{}, API below {}/", spec.url, spec.base_path.as_str()));
     let why = server.state.why().map(|why| format!(": {why}")).unwrap_or_default();
-    line("state", format!("{}{why}", server.state.name()));
+    line("state", format!("{}{why}", server.state_name()));
     let models: Vec<&str> = server.models.iter().map(|m| m.name.as_str()).collect();
     let origin = if spec.models.is_empty() { "it lists them" } else { "given by hand" };
     line("models", format!("{} ({origin})", list(&models)));

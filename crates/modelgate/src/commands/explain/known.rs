@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
 };
 
-use catalogue::{Catalogue, Origin, Outcome, Problem, ProblemSubject, ServerState};
+use catalogue::{Catalogue, Origin, Outcome, Problem, ProblemSubject, ServerRecord, ServerState};
 
 /// A container or server.
 pub(super) struct KnownServer<'a> {
@@ -19,12 +19,13 @@ pub(super) struct KnownServer<'a> {
 
 /// All containers with the label, and all servers of the configuration, by name.
 pub(super) fn all(catalogue: &Catalogue) -> Vec<KnownServer<'_>> {
-    let states: BTreeMap<&str, &ServerState> =
-        catalogue.servers().map(|server| (server.spec.name.as_str(), &server.state)).collect();
+    let servers: BTreeMap<&str, &ServerRecord> =
+        catalogue.servers().map(|server| (server.spec.name.as_str(), &**server)).collect();
     let labelled = catalogue.containers().iter().map(|container| {
         let name = container.name.as_str();
-        let (state, is_well) = match (states.get(name).copied(), &container.outcome) {
-            (Some(state), _) | (None, Outcome::Down(state)) => told(state),
+        let (state, is_well) = match (servers.get(name), &container.outcome) {
+            (Some(server), _) => told(server.state_name(), &server.state),
+            (None, Outcome::Down(state)) => told(state.name(), state),
             (None, Outcome::NotEnabled) => ("its label inference.enable is false".into(), true),
             (None, Outcome::Rejected | Outcome::Server) => (faults(catalogue, name), false),
         };
@@ -32,7 +33,7 @@ pub(super) fn all(catalogue: &Catalogue) -> Vec<KnownServer<'_>> {
     });
     let configured = catalogue.servers().filter(|server| server.spec.source.origin() == Origin::File);
     let configured = configured.map(|server| {
-        let (state, is_well) = told(&server.state);
+        let (state, is_well) = told(server.state_name(), &server.state);
         KnownServer { name: &server.spec.name, service: None, state, is_well }
     });
     let mut known: Vec<KnownServer<'_>> = labelled.chain(configured).collect();
@@ -54,10 +55,10 @@ fn only_named<'a>(catalogue: &'a Catalogue, known: &[KnownServer<'a>]) -> Vec<Kn
     names.into_iter().map(one).collect()
 }
 
-fn told(state: &ServerState) -> (String, bool) {
+fn told(name: &str, state: &ServerState) -> (String, bool) {
     match state.why() {
-        None => (state.name().to_owned(), true),
-        Some(why) => (format!("{}: {why:#}", state.name()), false),
+        None => (name.to_owned(), name == "ready"),
+        Some(why) => (format!("{name}: {why:#}"), false),
     }
 }
 

@@ -46,7 +46,7 @@ fn describe_pool(text: &mut String, pool: &Pool, document: &Value) {
     }
     for server in pool.ready.iter().chain(&pool.waiting) {
         let why = server.state.why().map(|why| format!(": {why}")).unwrap_or_default();
-        line("server", format!("{} at {}, {}{why}", server.spec.name, server.spec.url, server.state.name()));
+        line("server", format!("{} at {}, {}{why}", server.spec.name, server.spec.url, server.state_name()));
     }
     for (what, branch) in [("canary", &pool.canary), ("mirror", &pool.mirror)] {
         if let Some(branch) = branch {

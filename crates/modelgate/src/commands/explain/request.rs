@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, io, path::Path, sync::Arc}
 use access::Policy;
 use catalogue::{Catalogue, Reader};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use limits::{Unit, write_money, write_money_in};
 use serde_json::Value;
 use tokio::sync::watch;
 use web::{CertificateAuthority, Parts, Rehearsal, Rehearsed, Shared};
@@ -23,7 +24,7 @@ struct GivenRequest {
     body: Vec<u8>,
 }
 
-pub(super) fn explain(catalogue: Arc<Catalogue>, config: &Config, args: &RequestArgs) -> io::Result<String> {
+pub(super) fn explain(catalogue: &Arc<Catalogue>, config: &Config, args: &RequestArgs) -> io::Result<String> {
     let given = match &args.har {
         Some(file) => from_har(file, args.entry),
         None => from_arguments(args),
@@ -32,7 +33,8 @@ pub(super) fn explain(catalogue: Arc<Catalogue>, config: &Config, args: &Request
     let mut text = String::new();
     let rehearsed = runtime::new()?.block_on(async {
         let policy = policy(config, &given.headers, &mut text).await;
-        let shared = shared(catalogue, config, policy)?;
+        let shared = shared(Arc::clone(catalogue), config, policy)?;
+        shared.choice_keeper().follow(catalogue, shared.settings().traefik.version);
         let rehearsal = Rehearsal {
             method: &given.method,
             uri: &given.uri,
@@ -41,7 +43,8 @@ pub(super) fn explain(catalogue: Arc<Catalogue>, config: &Config, args: &Request
             from: args.from,
             key: None,
         };
-        Ok::<_, io::Error>(web::rehearse(&shared, &rehearsal).await)
+        let Some(rehearsed) = web::rehearse(&shared, &rehearsal).await else { return Ok(None) };
+        Ok::<_, io::Error>(Some(as_counted(&shared, config, rehearsed, &mut text).await))
     })?;
     let Some(Rehearsed { steps, outcome, .. }) = rehearsed else {
         return Err(io::Error::other("the survey found nothing to decide with"));
@@ -51,6 +54,32 @@ pub(super) fn explain(catalogue: Arc<Catalogue>, config: &Config, args: &Request
     }
     let _ = writeln!(text, "{outcome}");
     Ok(text)
+}
+
+/// The same with what the store has counted for quotas and budgets. Rates are counted by running Modelgates alone.
+async fn as_counted(shared: &Shared, config: &Config, rehearsed: Rehearsed, text: &mut String) -> Rehearsed {
+    let ids: Vec<_> = rehearsed.demands.quotas().iter().map(limits::QuotaDemand::id).collect();
+    if ids.is_empty() {
+        return rehearsed;
+    }
+    match start::counts_once(config, &ids).await {
+        Ok(counts) => counts.into_iter().for_each(|(id, used)| shared.limiters().quotas().learn(id, used, 0)),
+        Err(error) => {
+            let _ = writeln!(text, "- {error}; so what was used of quotas and budgets is not known");
+            return rehearsed;
+        }
+    }
+    let (settings, left) = (shared.settings(), shared.left(&rehearsed.demands).await);
+    let currency = settings.prices.currency();
+    let outcome = rehearsed.outcome_now(&left, currency);
+    let mut steps = rehearsed.steps;
+    let of_quotas = rehearsed.demands.quotas_with(&left);
+    for (demand, left) in of_quotas.filter(|(_, left)| left.limit.unit() == Unit::Money) {
+        let (remaining, cost) = (write_money(left.remaining), write_money(demand.cost()));
+        let (allowed, scope) = (write_money_in(left.allowed, currency), left.scope);
+        steps.push(format!("of the {allowed} {scope}, {remaining} are left; this takes {cost}"));
+    }
+    Rehearsed { steps, outcome, demands: rehearsed.demands }
 }
 
 /// The state of a Modelgate that has just made this survey.

@@ -3,9 +3,12 @@
 //! A restriction of the other gateway that Modelgate does not have **holds** the keys that it restricts: they are imported as
 //! disabled, unless the operator drops the restriction (`--without NAME`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::SystemTime,
+};
 
-use limits::{Field, Quota, Rate};
+use limits::{Calendar, Field, Quota, Rate};
 use serde::{Serialize, Serializer};
 
 use super::names::UniqueNames;
@@ -69,7 +72,20 @@ pub(super) struct ImportedKey {
 
 /// Limits, with the configuration file's keys.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Limit(BTreeMap<Per, u64>);
+pub(super) struct Limit {
+    amounts: BTreeMap<Per, u64>,
+    /// What is spent of budgets already. The configuration file has no place for it.
+    spent: BTreeMap<Per, BudgetSpent>,
+}
+
+/// What is spent of a budget in the other gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BudgetSpent {
+    /// In units of 10⁻⁹ of the currency.
+    pub(super) amount: u64,
+    /// When the budget begins anew there, if it does.
+    pub(super) until: Option<SystemTime>,
+}
 
 /// What is limited, and over which time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -96,26 +112,48 @@ pub(super) struct Said {
     /// The place in the file: `keys[3] batch`.
     pub(super) place: String,
     pub(super) text: String,
-    /// The restriction that the message is about, if any.
-    pub(super) holds: Option<String>,
+    pub(super) became: Became,
+}
+
+/// What became of what a message is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Became {
+    /// It is not taken over.
+    LeftOut,
+    /// It is taken over, and is not quite the same here.
+    Differs,
+    /// It is disabled there, and so are the keys here.
+    Disabled,
+    /// Modelgate does not have this restriction, so the keys that it holds are disabled.
+    Held(String),
+}
+
+impl Became {
+    /// The restriction that holds the keys.
+    pub(super) fn restriction(&self) -> Option<&String> {
+        match self {
+            Self::Held(restriction) => Some(restriction),
+            Self::LeftOut | Self::Differs | Self::Disabled => None,
+        }
+    }
 }
 
 /// The messages about one item, and the restrictions that hold its keys.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    said: Vec<(String, Option<String>)>,
+    said: Vec<(String, Became)>,
     pub(super) holds: BTreeSet<String>,
 }
 
 impl Imported {
     /// Adds a message that holds no keys.
     pub(super) fn say(&mut self, place: impl Into<String>, text: impl Into<String>) {
-        self.said.push(Said { place: place.into(), text: text.into(), holds: None });
+        self.said.push(Said { place: place.into(), text: text.into(), became: Became::LeftOut });
     }
 
     /// Adds the messages about an item, and returns the restrictions that hold its keys.
     pub(super) fn say_all(&mut self, place: &str, findings: Findings) -> BTreeSet<String> {
-        let said = |(text, holds)| Said { place: place.to_owned(), text, holds };
+        let said = |(text, became)| Said { place: place.to_owned(), text, became };
         self.said.extend(findings.said.into_iter().map(said));
         findings.holds
     }
@@ -135,7 +173,7 @@ impl Imported {
             self.said.push(Said {
                 place: format!("key {}", key.name),
                 text: "another one is the same API key".into(),
-                holds: None,
+                became: Became::LeftOut,
             });
         }
         self.keys = taken;
@@ -176,31 +214,50 @@ impl Serialize for Limit {
             Some(field) => accounts::limit_to_json(field, amount),
             None => amount.into(),
         };
-        serializer.collect_map(self.0.iter().map(|(per, amount)| (per, value(*per, *amount))))
+        serializer.collect_map(self.amounts.iter().map(|(per, amount)| (per, value(*per, *amount))))
     }
 }
 
 impl Limit {
     /// Whether anything but money is limited.
     pub(super) fn has_more_than_budgets(&self) -> bool {
-        self.0.keys().any(|per| per.budget().is_none())
+        self.amounts.keys().any(|per| per.budget().is_none())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.amounts.is_empty()
     }
 
     /// Adds a limit; the smaller one applies. Amounts beyond the configuration's maximum are set to that maximum.
     pub(super) fn add(&mut self, per: Per, amount: u64) {
         let amount = amount.min(per.most());
-        let limit = self.0.entry(per).or_insert(amount);
+        let limit = self.amounts.entry(per).or_insert(amount);
         *limit = amount.min(*limit);
+    }
+
+    /// Notes what is spent of a budget; the larger amount applies.
+    pub(super) fn spend(&mut self, per: Per, spent: BudgetSpent) {
+        let known = self.spent.entry(per).or_insert(spent);
+        if spent.amount > known.amount {
+            *known = spent;
+        }
+    }
+
+    /// What is spent of each budget.
+    pub(super) fn spent(&self) -> impl Iterator<Item = (Calendar, BudgetSpent)> {
+        self.spent.iter().filter(|(_, spent)| spent.amount > 0).filter_map(|(per, spent)| {
+            let field = per.budget()?;
+            Some((Calendar::ALL.into_iter().find(|per| Field::budget(*per) == field)?, *spent))
+        })
     }
 
     /// Adds all limits of another.
     pub(super) fn add_all(&mut self, other: &Self) {
-        for (per, amount) in &other.0 {
+        for (per, amount) in &other.amounts {
             self.add(*per, *amount);
+        }
+        for (per, spent) in &other.spent {
+            self.spend(*per, *spent);
         }
     }
 }
@@ -232,25 +289,43 @@ impl Per {
 }
 
 impl Findings {
+    /// Whether there is nothing to report.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.said.is_empty()
+    }
+
     /// Reports what is not imported.
     pub(super) fn say(&mut self, text: impl Into<String>) {
-        self.said.push((text.into(), None));
+        self.said.push((text.into(), Became::LeftOut));
+    }
+
+    /// Reports what is imported and is not quite the same here.
+    pub(super) fn differ(&mut self, text: impl Into<String>) {
+        self.said.push((text.into(), Became::Differs));
+    }
+
+    /// Reports what is disabled there, too.
+    pub(super) fn is_disabled(&mut self, text: impl Into<String>) {
+        self.said.push((text.into(), Became::Disabled));
     }
 
     /// Reports a restriction that Modelgate does not have; it holds the key.
     pub(super) fn hold(&mut self, restriction: impl Into<String>, text: impl Into<String>) {
         let restriction = restriction.into();
         self.holds.insert(restriction.clone());
-        self.said.push((text.into(), Some(restriction)));
+        self.said.push((text.into(), Became::Held(restriction)));
     }
 }
 
 impl Said {
     /// The message as it is printed: one line.
     pub(super) fn line(&self, without: &BTreeSet<String>) -> String {
-        let what = match &self.holds {
-            Some(restriction) if !without.contains(restriction) => "disabled",
-            _ => "left out",
+        let what = match &self.became {
+            Became::Held(restriction) if !without.contains(restriction) => "disabled",
+            Became::Disabled => "disabled",
+            Became::Differs => "differs",
+            Became::LeftOut | Became::Held(_) => "left out",
         };
         let line = format!("{what}: {}: {}", self.place, self.text);
         // Names in the file may hold anything, and a terminal obeys control characters.

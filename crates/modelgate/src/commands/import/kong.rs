@@ -127,7 +127,7 @@ impl KongReader {
         }
         let is_off = file::is_off(person.object.get("enabled"));
         if is_off {
-            findings.say("it is not enabled; its keys are taken over disabled");
+            findings.is_disabled("it is not enabled; its keys are taken over disabled");
         }
         let mut rights = plugins.rights_of(person, &mut findings);
         rights.held_by.extend(imported.say_all(&person.place, findings));
@@ -189,7 +189,7 @@ impl KongReader {
         fields::CREDENTIAL.look(object, findings);
         let is_off = file::is_off(object.get("enabled"));
         if is_off {
-            findings.say("it is not enabled; the key is taken over disabled");
+            findings.is_disabled("it is not enabled; the key is taken over disabled");
         }
         Ok(ImportedKey {
             expires: object
@@ -214,8 +214,7 @@ impl KongReader {
             return None;
         };
         let end = humantime::format_rfc3339_seconds(end).to_string();
-        findings
-            .say(format!("its ttl; the key expires {end}, which is that much after the file was written"));
+        findings.differ(format!("its ttl counts from when the file was written: the key expires {end}"));
         Some(end)
     }
 }

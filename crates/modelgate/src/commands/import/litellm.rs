@@ -36,7 +36,7 @@ use self::{
     answers::{Answers, Row},
     fields::RowKind,
     owners::{Owner, Owners},
-    values::{flag, number, text},
+    values::{flag, number, text, time},
 };
 use super::{
     found::{Consumer, Findings, Imported, ImportedKey, Per},
@@ -165,10 +165,7 @@ impl Consumers {
     }
 }
 
-/// The format of Python's `isoformat`; without a time zone it is UTC.
 fn expires(text: &str) -> Result<String, String> {
-    let zoned = text.strip_suffix("+00:00").or_else(|| text.strip_suffix('Z')).unwrap_or(text);
-    let time =
-        humantime::parse_rfc3339_weak(zoned).map_err(|_| format!("its expiry {text:?} is no time in UTC"))?;
+    let time = time(text).map_err(|_| format!("its expiry {text:?} is no time in UTC"))?;
     Ok(humantime::format_rfc3339_seconds(time).to_string())
 }

@@ -3,10 +3,12 @@
 use std::{collections::BTreeSet, fs, io, path::Path};
 
 use super::{found::Imported, kong, litellm, source::InputFile};
-use crate::arguments::import::{Gateway, Import};
+use crate::{
+    arguments::import::{Gateway, Import},
+    output::tell,
+};
 
 /// Returns what can be imported; the rest is reported.
-#[expect(clippy::print_stderr, reason = "a command's answer goes to its user")]
 pub(super) fn read(wanted: &Import) -> Result<Imported, String> {
     let sources = wanted.files.iter().map(|file| source(wanted, file)).collect::<Result<Vec<_>, _>>()?;
     let in_file = |why: String| match (wanted.from, wanted.files.as_slice()) {
@@ -17,20 +19,20 @@ pub(super) fn read(wanted: &Import) -> Result<Imported, String> {
     let without: BTreeSet<String> = wanted.without.iter().cloned().collect();
     let held = imported.disable_held(&without);
     for said in &imported.said {
-        eprintln!("{}", said.line(&without));
+        tell!("{}", said.line(&without));
     }
     for (restriction, keys) in &held {
-        eprintln!(
+        tell!(
             "keys disabled by {restriction}: {keys}; --without {restriction} takes them over as if it were not there"
         );
     }
-    let all: BTreeSet<&String> = imported.said.iter().filter_map(|said| said.holds.as_ref()).collect();
+    let all: BTreeSet<&String> = imported.said.iter().filter_map(|said| said.became.restriction()).collect();
     for unknown in without.iter().filter(|name| !all.contains(name)) {
-        eprintln!("--without {unknown}: nothing here is restricted by that");
+        tell!("--without {unknown}: nothing here is restricted by that");
     }
     if let Some(requests) = &imported.requests {
         let headers = requests.key_headers.join(", ");
-        eprintln!(
+        tell!(
             "key headers: clients of Kong send their key in {headers}; it is taken from there where the configuration file \
              has requests: {{ key_headers: [{headers}] }}"
         );

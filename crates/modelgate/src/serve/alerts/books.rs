@@ -26,6 +26,7 @@ pub(super) fn conditions(shared: &Shared, percent: u32, at: SystemTime) -> Vec<C
                 "Does somebody use it without Modelgate, or is a part of what it does not told?".into(),
             ),
             page: Some("/servers".into()),
+            owner: None,
         })
     });
     servers.collect()

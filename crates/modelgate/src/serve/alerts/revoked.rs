@@ -1,5 +1,4 @@
-//! Keys that are used although they were disabled, have expired, or may not be used from there. A key that was deleted is not
-//! known any more: its use is a wrong key like any other.
+//! Keys that are used although they were revoked or disabled, have expired, or may not be used from there.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +10,8 @@ use alerts::{Condition, ConditionId};
 use telemetry::Batch;
 
 /// The reasons for which such keys are refused, and what they mean.
-const REASONS: [(&str, &str); 3] = [
+const REASONS: [(&str, &str); 4] = [
+    ("revoked_api_key", "it was revoked"),
     ("disabled_api_key", "it is disabled"),
     ("expired_api_key", "it has expired"),
     ("api_key_not_for_this_address", "it may not be used from there"),
@@ -58,6 +58,7 @@ impl RevokedKeys {
                 what: format!("{}, and was used {times}{from}; the requests were refused", of.why),
                 advice: Some("Does its owner know? If it was stolen, look for where.".into()),
                 page: Some("/requests?decision=refused".into()),
+                owner: None,
             }
         };
         self.0.iter().map(condition).collect()

@@ -189,7 +189,7 @@ impl LimitsReader<'_, '_> {
                 "its {}: {amount} {unit} in {window} s are taken over as {amount} a {name}",
                 self.plugin
             );
-            self.findings.say(text);
+            self.findings.differ(text);
         }
     }
 

@@ -151,7 +151,7 @@ impl<'v> Plugins<'v> {
         };
         fields::PLUGIN.look(object, &mut findings);
         if scope.is_for_all() && !(effect.of_consumer.is_empty() && effect.of_key.is_empty()) {
-            findings.say(format!(
+            findings.differ(format!(
                 "its {name} is taken over as the limit of each consumer that has none of its own"
             ));
         }

@@ -4,8 +4,8 @@
 use limits::read_money;
 use serde_json::{Map, Value};
 
-use super::values::text;
-use crate::commands::import::found::{Findings, Limit, Per};
+use super::values::{text, time};
+use crate::commands::import::found::{BudgetSpent, Findings, Limit, Per};
 
 /// The name under which a budget holds a key.
 const MAX_BUDGET: &str = "max_budget";
@@ -42,7 +42,20 @@ pub(super) fn add(
         return Ok(());
     };
     limit.add(per, amount);
-    note(per, (whose, budget), row, findings);
+    let reset =
+        [budget, row].into_iter().find_map(|row| row.get("budget_reset_at").filter(|at| !at.is_null()));
+    let reset = reset.filter(|_| per != Per::BudgetTotal);
+    let until = reset.and_then(|at| at.as_str().and_then(|at| time(at).ok()));
+    if let (Some(written), None) = (reset, until) {
+        findings.say(format!("its budget_reset_at ({written}) is no time in UTC"));
+    } else if let Some(written) = reset.and_then(Value::as_str) {
+        findings.differ(format!(
+            "its {whose}max_budget begins anew at {written} there, and with the calendar of time_zone here"
+        ));
+    }
+    if let Some(amount) = spent(row, findings) {
+        limit.spend(per, BudgetSpent { amount, until });
+    }
     Ok(())
 }
 
@@ -79,30 +92,57 @@ fn period(duration: &str) -> Option<Per> {
     }
 }
 
-/// Says what is not taken over exactly: what is spent already, and when the budget begins anew.
-fn note(
-    per: Per,
-    (whose, budget): (&str, &Map<String, Value>),
-    row: &Map<String, Value>,
-    findings: &mut Findings,
-) {
-    let spent = row.get("spend").and_then(Value::as_f64).filter(|spent| *spent > 0.0);
-    let reset = [budget, row].into_iter().find_map(|row| row.get("budget_reset_at")?.as_str());
-    let mut parts = Vec::new();
-    if let Some(spent) = spent {
-        parts.push(format!("{spent} of it is spent there, and nothing here"));
-    }
-    if let Some(reset) = reset.filter(|_| per != Per::BudgetTotal) {
-        parts.push(format!("it begins anew at {reset} there, and with the calendar of time_zone here"));
-    }
-    if !parts.is_empty() {
-        findings.say(format!("its {whose}max_budget is taken over, but {}", parts.join("; ")));
+/// What is spent in the running period, in units of 10⁻⁹, rounded up: LiteLLM adds floats. What is no amount is named.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+fn spent(row: &Map<String, Value>, findings: &mut Findings) -> Option<u64> {
+    let written = row.get("spend").filter(|value| !value.is_null())?;
+    let number = match written {
+        Value::String(text) => text.trim().parse::<f64>().ok(),
+        other => other.as_f64(),
+    };
+    // A thousandth of a unit is what such sums are wrong by.
+    let units = number.map(|number| (number * 1e9 - 1e-3).ceil().max(0.0));
+    match units.filter(|units| (0.0..=limits::Quota::MAX_BUDGET as f64).contains(units)) {
+        Some(units) if number.is_some_and(|number| number >= 0.0) => Some(units as u64),
+        _ => {
+            findings.say(format!(
+                "its spend ({written}) is no amount from 0 to 1000000000: nothing of its budget counts as spent"
+            ));
+            None
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_spent_is_an_amount_or_is_named() {
+        let spent = |value: Value| {
+            let mut findings = Findings::default();
+            let row = Map::from_iter([("spend".to_owned(), value)]);
+            let spent = spent(&row, &mut findings);
+            (spent, findings.is_empty())
+        };
+        for (value, expected) in [
+            (Value::Null, (None, true)),
+            (0.into(), (Some(0), true)),
+            (0.1.into(), (Some(100_000_000), true)),
+            (4.2e-7.into(), (Some(420), true)),
+            (1.23e-10.into(), (Some(1), true)),
+            ("12.5".into(), (Some(12_500_000_000), true)),
+            (1_000_000_000.into(), (Some(1_000_000_000_000_000_000), true)),
+            ((-0.5).into(), (None, false)),
+            (2e9.into(), (None, false)),
+            ("much".into(), (None, false)),
+            ("NaN".into(), (None, false)),
+            (true.into(), (None, false)),
+            (serde_json::json!([1]), (None, false)),
+        ] {
+            assert_eq!(spent(value.clone()), expected, "{value}");
+        }
+    }
 
     #[test]
     fn durations_are_days_weeks_or_months_or_none() {

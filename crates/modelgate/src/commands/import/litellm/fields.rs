@@ -10,7 +10,7 @@ use crate::commands::import::{
 
 const BUDGET: &str = "a budget that is not taken over";
 const PER_MODEL: &str = "limits of single models; limit_per_model is the same for each model";
-const SPENT: &str = "what has been spent; it counts where there is a budget, which is named";
+const SPENT: &str = "what has been spent; where there is a budget it is taken over into the store";
 const WHEN: &str = "who made or changed it, and when";
 const ELSEWHERE: &str = "what is checked beside the key, and is not in the files";
 const NOT_HERE: &str = "a right to what Modelgate does not have";

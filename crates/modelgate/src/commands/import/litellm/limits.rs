@@ -22,8 +22,10 @@ pub(super) fn of_row(row: &Map<String, Value>, findings: &mut Findings) -> Resul
         for amount in number(row.get(field), field)?.into_iter().chain(of_budget) {
             limit.add(per, amount);
             if amount > per.most() {
-                findings
-                    .say(format!("its {field}, which is more than can be written; {} is taken", per.most()));
+                findings.differ(format!(
+                    "its {field}, which is more than can be written; {} is taken",
+                    per.most()
+                ));
             }
         }
     }

@@ -212,7 +212,7 @@ fn what_restricts_a_key_itself_holds_it() {
             json!({ "max_budget": 0.25, "budget_duration": "30d", "spend": 0.1, "budget_reset_at": "2026-12-01T00:00:00Z" }),
             Works(
                 json!({ "limit": { "budget_per_month": 0.25 } }),
-                "its max_budget is taken over, but 0.1 of it is spent there, and nothing here; it begins anew at \
+                "its max_budget begins anew at \
                  2026-12-01T00:00:00Z there, and with the calendar of time_zone here",
             ),
         ),

@@ -1,5 +1,7 @@
 //! Values of a row; errors say what is wrong with them.
 
+use std::time::SystemTime;
+
 use serde_json::{Map, Value};
 
 /// A whole number from 1.
@@ -66,4 +68,10 @@ pub(super) fn flag(row: &Map<String, Value>, field: &str) -> Result<bool, String
         Some(Value::Bool(flag)) => Ok(*flag),
         Some(_) => Err(format!("its {field} is neither true nor false")),
     }
+}
+
+/// A time in the format of Python's `isoformat`; without a time zone it is UTC.
+pub(super) fn time(text: &str) -> Result<SystemTime, humantime::TimestampError> {
+    let zoned = text.strip_suffix("+00:00").or_else(|| text.strip_suffix('Z')).unwrap_or(text);
+    humantime::parse_rfc3339_weak(zoned)
 }

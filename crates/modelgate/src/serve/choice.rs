@@ -1,0 +1,61 @@
+//! Tells the choice of servers what is known of them: which there are, and how busy they say they are, each second.
+//!
+//! Without a pool whose servers Modelgate chooses, no page is read.
+
+use std::{sync::Arc, time::Duration};
+
+use discovery::metrics::{self, LoadReading};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::error;
+use web::{ChoiceKeeper, Shared};
+
+/// How often servers' pages are read, …
+const EVERY: Duration = Duration::from_secs(1);
+/// … and while requests wait for a server: who waits goes on when the server says that it has room.
+const WHILE_WAITED_FOR: Duration = Duration::from_millis(200);
+/// How soon a new catalogue is followed, if its change was missed.
+const LOOK: Duration = Duration::from_millis(500);
+/// Readings that may wait.
+const READINGS_CAPACITY: usize = 256;
+
+/// Keeps it; never returns.
+pub(super) async fn keep(shared: &Arc<Shared>) {
+    let (sender, mut readings) = mpsc::channel(READINGS_CAPACITY);
+    let keeper = shared.choice_keeper();
+    let is_waited_for = keeper.is_waited_for();
+    let every = move |server: Option<&_>| if is_waited_for(server) { WHILE_WAITED_FOR } else { EVERY };
+    let reading = metrics::read_load(shared.catalogue().clone(), every, sender);
+    let reading = async {
+        if let Err(error) = reading.await {
+            error!(?error, "how busy servers are cannot be read");
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::join!(reading, follow(shared, keeper, &mut readings));
+}
+
+async fn follow(shared: &Arc<Shared>, mut keeper: ChoiceKeeper, readings: &mut mpsc::Receiver<LoadReading>) {
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut generation, mut version) = (0, None);
+    loop {
+        let now = shared.settings().traefik.version;
+        let catalogue = shared.catalogue().load().clone();
+        if let Some(catalogue) =
+            catalogue.filter(|known| known.generation() != generation || version != Some(now))
+        {
+            keeper.follow(&catalogue, now);
+            (generation, version) = (catalogue.generation(), Some(now));
+        }
+        keeper.release(shared.hears_of_ends());
+        tokio::select! {
+            _ = shared.catalogue().changed_since(generation) => {}
+            Some(LoadReading { url, counters }) = readings.recv() => keeper.heard(&url, &counters),
+            () = keeper.freed() => {}
+            _ = tick.tick() => if !shared.hears_of_ends() { keeper.pass() },
+        }
+    }
+}
