@@ -62,6 +62,12 @@ impl LimitReached {
         self.limit.unit() != Unit::Money && self.cost > self.limit.at_once()
     }
 
+    /// Whether it costs more than the whole budget, with what was added to it: to wait does not help, a smaller request may pass.
+    pub fn exceeds_budget(&self) -> bool {
+        let added = self.quota.map_or(0, |quota| quota.added);
+        self.limit.unit() == Unit::Money && self.cost > self.limit.at_once().saturating_add(added)
+    }
+
     /// Whether a client should not simply wait: it would have to wait for hours, or for ever.
     pub fn is_lasting(&self) -> bool {
         self.never_passes() || matches!(self.limit, Limit::Quota(_))
@@ -114,8 +120,9 @@ impl LimitReached {
             Reserve::Usual => "is estimated to cost",
             Reserve::Hard => "may cost",
         };
+        let more = if self.exceeds_budget() { ", more than the whole budget" } else { "" };
         format!(
-            "the budget of {} {}{added} {scope} is spent but for {}; this request {may} {}",
+            "the budget of {} {}{added} {scope} is spent but for {}; this request {may} {}{more}",
             money(quota.amount()),
             quota.per().words(),
             money(*remaining),
@@ -213,11 +220,11 @@ mod tests {
         let budget = Quota::budget(5_000_000_000, Calendar::Month, Reserve::Hard).expect("a budget");
         let written = [Some("EUR"), None].map(|currency| crate::write_money_in(1_500_000_000, currency));
         assert_eq!(written, ["1.5 EUR", "1.5 (no currency)"]);
-        let told = |added, currency| {
+        let reached = |cost, added, currency| {
             LimitReached {
                 scope: Scope::Key,
                 limit: budget.into(),
-                cost: 500_000_000,
+                cost,
                 remaining: 200_000_000,
                 retry_after: Duration::ZERO,
                 reset_after: Duration::ZERO,
@@ -225,6 +232,7 @@ mod tests {
             }
             .words_in(currency)
         };
+        let told = |added, currency| reached(500_000_000, added, currency);
         assert_eq!(
             told(20_000_000_000, Some("EUR")),
             "the budget of 5 EUR a month, and 20 EUR added to it, for this API key is spent but for 0.2 EUR; \
@@ -234,5 +242,12 @@ mod tests {
             told(0, None),
             "the budget of 5 a month for this API key is spent but for 0.2; this request may cost 0.5"
         );
+        // Who waits for the next month waits in vain.
+        let whole = ", more than the whole budget";
+        for (cost, added, expected) in
+            [(5_000_000_000, 0, false), (5_000_000_001, 0, true), (5_000_000_001, 1, false), (5_000_000_002, 1, true)]
+        {
+            assert_eq!(reached(cost, added, None).ends_with(whole), expected, "{cost} {added}");
+        }
     }
 }

@@ -290,6 +290,13 @@ async fn it_is_rotated_disabled_and_enabled(place: &TestStore, auth: &Auth, firs
     auth.soon(&third, 401).await;
     assert_eq!(place.json(&["keys", "enable", "ci"])["state"], "active");
     auth.soon(&third, 200).await;
+    let owner = text(&place.json(&["keys", "set", "ci", "--note", "x"])["consumer"]).to_owned();
+    place.json(&["consumers", "set", &owner, "--disabled", "true"]);
+    let (code, shown, told) = place.run(&["keys", "enable", "ci"]);
+    let advice = format!("modelgate consumers set {owner} --disabled false");
+    assert!(code == Some(0) && shown.contains("disabled") && told.contains(&advice), "{shown} {told}");
+    place.json(&["consumers", "set", &owner, "--disabled", "false"]);
+    auth.soon(&third, 200).await;
     [second, third]
 }
 

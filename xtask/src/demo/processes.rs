@@ -66,7 +66,7 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
 fn server(folder: &Path, name: &str, models: &str, address: SocketAddr) -> Result<Service> {
     let mut command = Command::new(layout::built("sim-server"));
     command.env("SIM_NAME", name).env("SIM_MODELS", models);
-    command.env("SIM_PORT", address.port().to_string());
+    command.env("SIM_HOST", address.ip().to_string()).env("SIM_PORT", address.port().to_string());
     command.env("SIM_CHUNKS", "20").env("SIM_CHUNK_DELAY_MS", "80");
     Service::start(name, &mut command, log(folder, name))
 }

@@ -49,6 +49,7 @@ pub(crate) use csv::usage_csv;
 pub use keys::{InvalidGrace, read_grace};
 pub(crate) use problem::Problem;
 pub use records::{entry_to_json, erased_to_json, is_day};
+pub(crate) use view::disabled_consumers;
 pub use view::{Present, state_in_words, usage_to_json};
 
 /// The path of the API.

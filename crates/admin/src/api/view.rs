@@ -41,7 +41,7 @@ impl Present for KeySpec {
             Err(_) => HashMap::new(),
         };
         let owners = items.iter().map(|item| item.account.consumer.clone()).collect();
-        let disabled = disabled(registry, owners).await?;
+        let disabled = disabled_consumers(registry, owners).await?;
         let show = |item: &Item<Self>| {
             let key = &item.account;
             let mut object = shown(item);
@@ -60,7 +60,13 @@ impl Present for KeySpec {
 }
 
 /// The consumers among these whose keys are refused.
-async fn disabled(registry: &Registry, names: HashSet<String>) -> Result<HashSet<String>, RegistryError> {
+///
+/// # Errors
+/// The store does not answer.
+pub(crate) async fn disabled_consumers(
+    registry: &Registry,
+    names: HashSet<String>,
+) -> Result<HashSet<String>, RegistryError> {
     let declared = registry.declared();
     let of_file = declared.consumers.iter().filter(|consumer| names.contains(&consumer.name));
     let known: HashSet<&str> = of_file.clone().map(|consumer| consumer.name.as_str()).collect();

@@ -210,6 +210,7 @@ fn refused_now(reached: LimitReached, currency: Option<&str>) -> String {
     let (reason, words) = (Reason::LimitReached(reached), reached.words_in(currency));
     let until = match reached.limit {
         _ if reached.never_resets() => "it never begins anew".to_owned(),
+        _ if reached.exceeds_budget() => "a smaller request may pass".to_owned(),
         Limit::Rate(_) => format!("this request passes again in {}", format::span(reached.retry_after)),
         Limit::Quota(_) => format!("it begins anew in {}", format::span(reached.retry_after)),
     };

@@ -3,7 +3,7 @@
 use accounts::{AccountKind, ConsumerSpec, KeySpec, Plan};
 use admin::Present;
 use serde_json::{Value, json};
-use store::{Filter, Item, Registry};
+use store::{AccountSource, Filter, Item, Registry};
 
 use super::{
     registry::{ACTOR, CommandFailure, answer},
@@ -51,7 +51,8 @@ pub(crate) async fn keys(registry: &Registry, what: &KeyAccounts) -> Result<(), 
             print_written(registry, rotated, Some(new), output).await
         }
         KeyAccounts::Enable(Named { name, output }) => {
-            patch_key(registry, name, &json!({ "disabled": null }), output).await
+            patch_key(registry, name, &json!({ "disabled": null }), output).await?;
+            tell_of_consumer(registry, name).await
         }
         KeyAccounts::Disable(Named { name, output }) => {
             patch_key(registry, name, &json!({ "disabled": true }), output).await
@@ -170,6 +171,23 @@ async fn patch_key(
 ) -> Result<(), CommandFailure> {
     let patched = answer(registry.patch::<KeySpec>(name, patch, &ACTOR)).await?;
     print_written(registry, patched, None, output).await
+}
+
+/// A key works only if its consumer does.
+async fn tell_of_consumer(registry: &Registry, key: &str) -> Result<(), CommandFailure> {
+    let Some(key) = answer(registry.get::<KeySpec>(key)).await? else { return Ok(()) };
+    let consumer = key.account.consumer;
+    if let Some(Item { account: ConsumerSpec { disabled: true, .. }, source }) =
+        answer(registry.get(&consumer)).await?
+    {
+        match source {
+            AccountSource::File => tell!("the key is refused still: consumer {consumer} is disabled, in the configuration file"),
+            _ => tell!(
+                "the key is refused still: consumer {consumer} is disabled; enable it with: modelgate consumers set {consumer} --disabled false"
+            ),
+        }
+    }
+    Ok(())
 }
 
 /// Changes an existing account, or adds it.

@@ -8,7 +8,7 @@ use limits::Limits;
 use serde::Deserialize;
 use store::{AccountSource, Filter};
 
-use super::{Pages, link, new_path, status, with_status};
+use super::{Pages, link, new_path, rows, status, with_status};
 use crate::{
     Admin, Operator,
     format::{self, Time},
@@ -76,6 +76,14 @@ impl AccountRow {
         }
     }
 
+    /// The account's consumer is disabled.
+    pub(super) fn refused(self) -> Self {
+        match self.class {
+            "good" => Self { class: "off", state: "its consumer is disabled", ..self },
+            _ => self,
+        }
+    }
+
     /// The cells, each with the name of its column.
     fn labelled<'r>(
         &'r self,
@@ -135,11 +143,10 @@ pub(super) async fn show<A: Pages>(State(admin): State<Admin>, operator: Operato
     };
     page.total = format::count(listed.total);
     page.next = listed.next.map(|after| page.link_after(&after));
-    let row = |item: &store::Item<A>| AccountRow {
-        is_declared: item.source == AccountSource::File,
-        ..item.account.row()
-    };
-    page.rows = listed.items.iter().map(row).collect();
+    page.rows = rows(&admin, listed.items.iter().map(|item| &item.account)).await;
+    for (row, item) in page.rows.iter_mut().zip(&listed.items) {
+        row.is_declared = item.source == AccountSource::File;
+    }
     if A::KIND == accounts::AccountKind::Key
         && let Ok(store) = admin.registry.store()
     {

@@ -22,6 +22,7 @@ pub(crate) use meters::Meters;
 
 use crate::{
     Admin,
+    api::disabled_consumers,
     pages::{status, with_status},
 };
 
@@ -34,6 +35,10 @@ pub(crate) trait Pages: Account + Send + Sync + 'static {
 
     /// The row of the list: the cells beside the name, and the state.
     fn row(&self) -> list::AccountRow;
+    /// The consumer on which it depends whether it works.
+    fn owner(&self) -> Option<&str> {
+        None
+    }
     /// Until when the key that was replaced in a rotation works, if it still does.
     fn old_key_until(&self) -> Option<SystemTime> {
         None
@@ -46,6 +51,15 @@ pub(crate) trait Pages: Account + Send + Sync + 'static {
 /// The routes of all three kinds.
 pub(crate) fn routes() -> Vec<(String, MethodRouter<Admin>)> {
     [of::<KeySpec>(), of::<ConsumerSpec>(), of::<Plan>()].into_iter().flatten().collect()
+}
+
+/// Their rows in a list, in the same order.
+async fn rows<A: Pages>(admin: &Admin, accounts: impl Iterator<Item = &A> + Clone) -> Vec<list::AccountRow> {
+    let owners = accounts.clone().filter_map(|account| account.owner().map(str::to_owned)).collect();
+    // Without the store, what is known shows.
+    let disabled = disabled_consumers(&admin.registry, owners).await.unwrap_or_default();
+    let is_refused = |account: &A| account.owner().is_some_and(|owner| disabled.contains(owner));
+    accounts.map(|account| if is_refused(account) { account.row().refused() } else { account.row() }).collect()
 }
 
 fn of<A: Pages>() -> [(String, MethodRouter<Admin>); 3] {
@@ -71,6 +85,10 @@ impl Pages for KeySpec {
     const PATH: &'static str = "/keys";
     const PLURAL: &'static str = "API keys";
     const COLUMNS: &'static [&'static str] = &["Consumer", "Plan", "Models", "Expires", "Note"];
+
+    fn owner(&self) -> Option<&str> {
+        Some(&self.consumer)
+    }
 
     fn old_key_until(&self) -> Option<SystemTime> {
         self.previous.map(|old| old.until).filter(|until| *until > SystemTime::now())

@@ -19,7 +19,7 @@ use super::{
     form::{self, FormControl, FormOf, FormValues, Group, groups},
     link, list,
     meters::{Limits, Meters},
-    secret, status, usage, with_status,
+    rows, secret, status, usage, with_status,
 };
 use crate::{
     Admin, Operator, Refusal,
@@ -102,7 +102,7 @@ async fn page<A: Pages>(
         AccountKind::Plan => None,
         _ => Some(Meters::of(account, usage::models(&used)).read(admin).await),
     };
-    let row = account.row();
+    let row = rows(admin, [account].into_iter()).await.remove(0);
     AccountPage {
         budgets: budgets::of(admin, account).await,
         can_change_budgets: operator.role.may_write() && admin.registry.store().is_ok(),

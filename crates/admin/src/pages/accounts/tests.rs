@@ -55,6 +55,16 @@ async fn a_key_is_made_shown_once_changed_rotated_and_revoked() {
         assert!(!page.contains(&first) && !page.contains(&KeyDigest::of(&first).to_hex()), "never again");
     }
 
+    // Regression: it was said to work while its consumer was disabled, as that of a team that was blocked elsewhere.
+    for (form, state) in [("name=alice&disabled=on", "its consumer is disabled"), ("action=save", "works")] {
+        let path = if form.starts_with("name") { "/consumers" } else { "/consumers/alice" };
+        let (status, page) = send(&dashboard, ADMIN, path, form).await;
+        assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+        for path in ["/keys", "/keys/alice-laptop"] {
+            assert!(dashboard.page(path).await.contains(state), "{path}: {state}");
+        }
+    }
+
     let (status, page) = send(
         &dashboard,
         ADMIN,
