@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -150,7 +151,26 @@ pub struct Attention {
     pub page: String,
 }
 
+/// The alerts that are firing, the worst first, besides those that [`all`] has.
+pub(crate) fn alerts(admin: &Admin) -> Vec<Issue> {
+    let of = |Attention { code, is_bad, about, what, advice, page }: &Attention| Issue {
+        severity: if *is_bad { IssueSeverity::Bad } else { IssueSeverity::Warn },
+        about: about.clone(),
+        link: page.clone(),
+        told: Told { what: what.clone(), choices: None, todo: advice.clone(), code },
+    };
+    let mut alerts: Vec<Issue> = admin.alerts.load().iter().map(of).collect();
+    alerts.sort();
+    alerts
+}
+
 impl Admin {
+    /// Shows these alerts on the overview, in place of those before: all that are firing and that [`attention`](Self::attention) does
+    /// not have.
+    pub fn show_alerts(&self, alerts: Vec<Attention>) {
+        self.alerts.store(Arc::new(alerts));
+    }
+
     /// What needs an operator's attention now, the worst first. Before the first survey it is not known.
     pub fn attention(&self, now: SystemTime) -> Vec<Attention> {
         let loaded = self.shared.catalogue().load();
@@ -180,7 +200,7 @@ fn counted(issues: &[Attention]) -> web::Family {
         let severity = if issue.is_bad { "bad" } else { "warn" };
         *counts.entry((issue.code, severity)).or_default() += 1;
     }
-    let help = "What needs an operator's attention, as the overview lists it, by the finding's code";
+    let help = "What needs an operator's attention, by the finding's code; alerts about keys, budgets and books are not counted";
     counts.into_iter().fold(
         web::Family::gauge("modelgate_issues", help),
         |family, ((code, severity), count)| {
@@ -191,12 +211,12 @@ fn counted(issues: &[Attention]) -> web::Family {
 
 /// Models for which no server can answer.
 fn of_models(catalogue: &Catalogue) -> Vec<Issue> {
-    let is_lost = |pool: &&std::sync::Arc<catalogue::Pool>| match pool.readiness() {
+    let is_lost = |pool: &&Arc<catalogue::Pool>| match pool.readiness() {
         Readiness::Ready | Readiness::Starting => false,
         Readiness::Draining | Readiness::Stopped => true,
     };
     let lost: Vec<_> = catalogue.pools().filter(is_lost).collect();
-    let one = |pool: &&std::sync::Arc<catalogue::Pool>| {
+    let one = |pool: &&Arc<catalogue::Pool>| {
         let link = format!("/models/{}", encode(pool.model.as_str()));
         Issue::new(format!("model {}", pool.model), link, &Finding::ModelLost)
     };
@@ -301,7 +321,7 @@ fn of_traefik(admin: &Admin, catalogue: &Catalogue) -> Vec<Issue> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use catalogue::{ContainerRecord, ContainerStatus, Cordon, CordonKind, PublishedPort};
 
