@@ -83,6 +83,8 @@ pub(crate) struct Config {
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
     /// What models cost.
     pub(crate) prices: PriceList,
+    /// The file, if there is one.
+    pub(crate) file: Option<PathBuf>,
     /// Where accounts and counts are kept in addition to the file.
     pub(crate) store: StoreConfig,
     /// How long usage is kept.
@@ -168,7 +170,7 @@ impl NeededSecrets<'_> {
 }
 
 /// The file that is read if it exists and no other file is named.
-const DEFAULT_FILE: &str = "modelgate.yaml";
+pub(crate) const DEFAULT_FILE: &str = "modelgate.yaml";
 const TIME_ZONE: &str = "a name of the IANA time zone database, such as Europe/Berlin";
 
 /// The file to read: the one on the command line, else the one in `MODELGATE_CONFIG`, else `modelgate.yaml` in the working
@@ -197,11 +199,12 @@ impl Config {
         env: &Env,
         needed: NeededSecrets<'_>,
     ) -> Result<Self, ConfigErrors> {
-        let yaml = match locate(command_line, env) {
-            Some(path) => parse(&path)?,
+        let file = locate(command_line, env);
+        let yaml = match &file {
+            Some(path) => parse(path)?,
             None => Value::Null,
         };
-        Self::read(yaml, env, needed)
+        Self::read(yaml, env, needed).map(|config| Self { file, ..config })
     }
 
     /// Like [`load`](Self::load), with the text of a file.
@@ -270,6 +273,7 @@ impl Config {
             ),
             models: keys::read_models(root.sections("models")),
             prices: PriceList::default(),
+            file: None,
             store: StoreConfig { url: None, keep: Duration::ZERO, first_key: false },
             usage: UsageConfig { keep: Duration::ZERO },
             shared_limits: store::read_shared(root.section("shared_limits"), root.has("shared_limits")),

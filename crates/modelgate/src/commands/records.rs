@@ -98,6 +98,7 @@ async fn recost(
     (prices, zone): (&PriceList, &TimeZone),
     wanted: &Recost,
 ) -> Result<(), CommandFailure> {
+    registry.store()?;
     let Some(currency) = prices.currency() else {
         return Err(CommandFailure::Configuration(
             "there are no prices in the configuration: see `prices`".into(),
