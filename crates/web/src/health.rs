@@ -41,6 +41,7 @@ async fn ready(
         if is_local {
             let obstacles = shared.catalogue().obstacles();
             body["problems"] = obstacles.iter().map(ToString::to_string).collect();
+            let finding = |obstacle: &Problem| finding(obstacle, obstacle.finding.severity());
             body["findings"] = obstacles.iter().map(finding).collect();
         }
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
@@ -84,7 +85,7 @@ async fn ready(
     let mut problems: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
     problems.extend(shortcomings.iter().map(ToString::to_string));
     let hints: Vec<String> = catalogue.hints().iter().map(ToString::to_string).collect();
-    let findings = catalogue.problems().iter().chain(catalogue.hints()).map(finding);
+    let findings = catalogue.weighed().map(|(problem, severity)| finding(problem, severity));
     let findings: Vec<Value> = findings.chain(shortcomings.iter().map(shortcoming)).collect();
     let mut body = json!({
         "status": "ready",
@@ -103,18 +104,18 @@ async fn ready(
 }
 
 /// A problem or hint as JSON; programs use its code.
-fn finding(problem: &Problem) -> Value {
+fn finding(problem: &Problem, severity: Severity) -> Value {
     let Problem { subject, finding, .. } = problem;
-    finding_to_json(finding.code(), problem.severity(), &subject.to_string(), finding)
+    finding_to_json(finding.code(), severity, &subject.to_string(), finding)
 }
 
 fn shortcoming(shortcoming: &Shortcoming) -> Value {
-    finding_to_json(shortcoming.code(), Severity::Fault, "Traefik", shortcoming)
+    finding_to_json(shortcoming.code(), Severity::Warn, "Traefik", shortcoming)
 }
 
 /// A problem of Traefik's polls.
 fn poll(finding: &PollFinding) -> Value {
-    finding_to_json(finding.code(), Severity::Fault, "Traefik", finding)
+    finding_to_json(finding.code(), finding.severity(), "Traefik", finding)
 }
 
 #[cfg(test)]
@@ -150,7 +151,7 @@ mod tests {
             models: Vec::new(),
         };
         let hint = catalogue::open_port("vllm", 32768, 8000);
-        publisher.publish(Catalogue::assemble([gpu], vec![unknown(), hint.clone()]));
+        publisher.publish(Catalogue::assemble([gpu.clone()], vec![unknown(), hint.clone()]));
         let told = asked(&shared).await;
         assert_eq!(
             (&told["problems"], &told["hints"]),
@@ -166,10 +167,15 @@ mod tests {
         assert_eq!(
             findings.iter().map(brief).collect::<Vec<_>>(),
             [
-                ["label_unknown", "fault", "container vllm"],
+                ["label_unknown", "bad", "container vllm"],
                 ["port_published_to_all", "hint", "container vllm"],
             ]
         );
         assert_eq!(findings[1]["message"], hint.finding.to_string());
+        // Regression: it was "fault" here, and "warn" on pages and in metrics.
+        let spec = ServerSpec::configured("vllm", ServerUrl::http("gpu", 8000));
+        let ready = ServerRecord { spec, state: ServerState::Ready, ..gpu };
+        publisher.publish(Catalogue::assemble([ready], vec![unknown()]));
+        assert_eq!(asked(&shared).await["findings"][0]["severity"], "warn");
     }
 }

@@ -6,14 +6,13 @@ use std::{
 };
 
 use askama::Template;
-use catalogue::{Catalogue, Readiness};
+use catalogue::{Catalogue, Readiness, Severity};
 
 use super::{PageRequest, live_page};
 use crate::{
     Admin,
     chart::Chart,
     connection::{self, Connection},
-    finding::IssueSeverity,
     format::{self, Time},
     issue::{self, Issue},
     page::Frame,
@@ -104,7 +103,7 @@ fn verdict(catalogue: Option<&Catalogue>, issues: &[Issue]) -> Verdict {
                     .into(),
         };
     };
-    let (bad, all) = (issues.iter().filter(|i| i.severity == IssueSeverity::Bad).count(), issues.len());
+    let (bad, all) = (issues.iter().filter(|i| i.severity == Severity::Bad).count(), issues.len());
     let (pools, servers) = (catalogue.pools().count(), catalogue.servers().count());
     let ready = catalogue.pools().filter(|pool| pool.readiness() == Readiness::Ready).count();
     let up = catalogue.servers().filter(|server| server.state_name() == "ready").count();
