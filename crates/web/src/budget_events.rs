@@ -333,7 +333,7 @@ impl BudgetEvents {
     pub(crate) fn used(
         &self,
         limiters: &Limiters<SystemClock>,
-        policy: &Policy,
+        (policy, catalogue): (&Policy, Option<&Catalogue>),
         now: SystemTime,
     ) -> Vec<BudgetUsed> {
         let used = self.used.pin();
@@ -348,7 +348,7 @@ impl BudgetEvents {
                 used.insert(*tag, known.with(key));
             }
         }
-        used.retain(|_, used| !is_over(used) && used.applies(policy));
+        used.retain(|_, used| !is_over(used) && used.applies(policy, catalogue));
         let mut found: Vec<_> = used.values().map(|used| used.now(limiters, now)).collect();
         found.sort_by(|a, b| a.named().cmp(&b.named()));
         found
@@ -453,9 +453,21 @@ impl Used {
         self.refused_with.store(remaining, Ordering::Relaxed);
     }
 
-    /// Whether the limit still is what it was, and the key is there.
-    fn applies(&self, policy: &Policy) -> bool {
+    /// Whether the limit still is what it was, and the key is there. Before the first survey (`None`) it is not known what limits
+    /// servers set.
+    fn applies(&self, policy: &Policy, catalogue: Option<&Catalogue>) -> bool {
         let has = |limits: &Limits| limits.quotas().contains(&self.demand.quota());
+        if let Scope::Model | Scope::Address = self.demand.scope() {
+            // All names that clients make up share their counts.
+            return match policy.model_limits(&self.model).filter(|limits| !limits.is_empty()) {
+                _ if self.model.is_empty() => policy.limits_of_models().any(has),
+                Some(limits) => has(limits),
+                None => catalogue.is_none_or(|catalogue| {
+                    let own = catalogue.pools().filter(|pool| pool.canonical.as_str() == &*self.model);
+                    own.filter_map(|pool| pool.own_limits.as_ref()).any(|own| has(&own.limits))
+                }),
+            };
+        }
         if !self.is_of_policy {
             let of_consumer = |limits: fn(&Consumer) -> &Limits| {
                 policy.consumer(&self.key.consumer.name).is_some_and(|consumer| has(limits(consumer)))
@@ -464,7 +476,7 @@ impl Used {
                 Scope::Consumer => of_consumer(|consumer| &consumer.limits),
                 Scope::ConsumerAndModel => of_consumer(|consumer| &consumer.limits_per_model),
                 // The plan of a token is known once it is shown.
-                Scope::Key | Scope::KeyAndModel | Scope::Model | Scope::Address => true,
+                _ => true,
             };
         }
         let Some(key) = policy.key(&self.key.digest) else { return false };
@@ -538,7 +550,7 @@ mod tests {
     use std::{sync::Arc, time::SystemTime};
 
     use access::{Consumer, KeyDigest, ModelGlobs, ModelLimit, Policy};
-    use catalogue::{Kind, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl};
+    use catalogue::{Kind, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl, Setting};
     use limits::{Demands, Limited, Limits, Moment, Reserve, Subject};
 
     use super::*;
@@ -574,7 +586,7 @@ mod tests {
         assert_eq!([49, 1, 5, 40].map(&mut spend), [vec![], vec![50], vec![], vec![80]]);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let used = |at| -> Vec<_> {
-            let used = events.used(&limiters, &policy, at).into_iter();
+            let used = events.used(&limiters, (&policy, None), at).into_iter();
             used.map(|used| (used.owner() == ("key", "key"), used.spent, used.allowed, used.level)).collect()
         };
         assert_eq!(used(now), [(true, 95, 100, 80)]);
@@ -589,11 +601,11 @@ mod tests {
         assert!(restarted.looked_at().is_none());
         let counts = Limiters::new(SystemClock::new());
         restarted.find(&counts, &limited_policy, None, now);
-        assert!(restarted.looked_at().is_some() && restarted.used(&counts, &limited_policy, now).is_empty());
+        assert!(restarted.looked_at().is_some() && restarted.used(&counts, (&limited_policy, None), now).is_empty());
         let of_key = access::limits_of(&limited_policy, &limited, &Catalogue::default(), None, now);
         counts.quotas().learn(of_key.quotas()[0].id(), 85, 0);
         restarted.find(&counts, &limited_policy, None, now);
-        let found = restarted.used(&counts, &limited_policy, now);
+        let found = restarted.used(&counts, (&limited_policy, None), now);
         assert_eq!(found.iter().map(|used| (used.spent, used.level)).collect::<Vec<_>>(), [(85, 80)]);
         assert!(nothing.try_recv().is_err());
         // It had refused a request before: the alert was told to be over, although the ten minutes were not.
@@ -601,7 +613,7 @@ mod tests {
         let before = now - REFUSED / 2;
         assert!(!restarted.was_refused(named("other"), (before, 15), (&counts, now)), "nobody knows it");
         assert!(restarted.was_refused(named("other"), (now - REFUSED, 15), (&counts, now)), "too long ago");
-        let level = |at| restarted.used(&counts, &limited_policy, at)[0].level;
+        let level = |at| restarted.used(&counts, (&limited_policy, None), at)[0].level;
         for (left, expected) in [(14, 80), (15, 100)] {
             let refused = (before + Duration::from_secs(left), left);
             assert!(restarted.was_refused(named("key"), refused, (&counts, now)));
@@ -612,7 +624,7 @@ mod tests {
         // A budget is known as soon as a request takes from it, so a refusal counts although nothing was settled.
         let unheard = BudgetEvents::default();
         unheard.know(demands.budgets(), &policy, (&key, "llama"));
-        assert_eq!(unheard.used(&limiters, &policy, now)[0].level, 80);
+        assert_eq!(unheard.used(&limiters, (&policy, None), now)[0].level, 80);
         // A request that does not fit any more says that the budget is spent, for some time, or until there is more of it.
         demands.price(|_| 6);
         let reached = limiters.reserve(&demands).expect_err("five are left");
@@ -644,7 +656,7 @@ mod tests {
             "each listener"
         );
         // The key is gone.
-        assert_eq!(events.used(&limiters, &Policy::default(), now), []);
+        assert_eq!(events.used(&limiters, (&Policy::default(), None), now), []);
     }
 
     /// It seemed to be over, until somebody else spent of it or it was looked for again.
@@ -665,7 +677,7 @@ mod tests {
         of_first.budgets().for_each(|demand| counts.quotas().learn(demand.id(), 85, 0));
         events.find(&counts, &before, None, now);
         let used = |policy: &Policy| {
-            let used = events.used(&counts, policy, now).into_iter();
+            let used = events.used(&counts, (policy, None), now).into_iter();
             used.map(|used| format!("{} {} {}", used.owner().0, used.owner().1, used.level))
                 .collect::<Vec<_>>()
         };
@@ -710,7 +722,7 @@ mod tests {
         let found = |policy: &Arc<Policy>, most: usize| {
             let events = BudgetEvents::default();
             events.find_some(&counts, (policy, Some(&catalogue)), most, now);
-            let used = events.used(&counts, policy, now);
+            let used = events.used(&counts, (policy, Some(&catalogue)), now);
             let of = |kind: &str, of_model: bool| {
                 used.iter()
                     .filter(|used| used.owner().0 == kind && used.of_model().is_some() == of_model)
@@ -746,5 +758,47 @@ mod tests {
         let mut without_keys = without_keys;
         without_keys.edit_keys(|_| access::Edit::Remove);
         assert_eq!(found(&Arc::new(without_keys), MOST).0, [0, 0, 1, 2]);
+    }
+
+    /// Regression: a budget of a model that was taken out of the file, or off the server's labels, stayed on pages and in metrics until its
+    /// period was over.
+    #[test]
+    fn a_budget_of_a_model_goes_with_its_limit() {
+        let budget =
+            |amount| Limits::from(Quota::budget(amount, Calendar::Ever, Reserve::Usual).expect("a budget"));
+        let model = |name: &str| ModelName::new(name).expect("a name");
+        let catalogue = |own: Option<&str>| {
+            let mut spec = ServerSpec::configured("gpu", ServerUrl::http("10.0.0.1", 8000));
+            if let Some(own) = own {
+                let setting = Setting::find("limit.budget_total").expect("a setting");
+                setting.read(own, &mut spec.settings, &mut spec.model_settings).expect("an amount");
+            }
+            let models = ["llama", "qwen"].map(|name| ModelCard::named(model(name))).into();
+            let (state, listed_as) = (ServerState::Ready, Kind::Vllm);
+            Catalogue::assemble([ServerRecord { spec, state, listed_as, has_others: false, models }], Vec::new())
+        };
+        let policy = |limits: Option<Limits>| {
+            let models = || ModelGlobs::parse(&["llama".to_owned()]).expect("a pattern");
+            let limits = limits.map(|limits| ModelLimit { models: models(), limits });
+            Arc::new(Policy::new(Vec::new(), limits.into_iter().collect()))
+        };
+        let (events, counts) = (BudgetEvents::default(), Limiters::new(SystemClock::new()));
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let (of_file, of_label) = (policy(Some(budget(100))), catalogue(Some("0.0000002")));
+        let anybody = key_of(&Arc::new(Consumer::new("")));
+        for name in ["llama", "qwen"] {
+            let pool = of_label.pool(name).map(AsRef::as_ref);
+            let of = access::limits_of(&of_file, &anybody, &of_label, pool, now);
+            of.budgets().for_each(|demand| counts.quotas().learn(demand.id(), 85, 0));
+        }
+        events.find(&counts, &of_file, Some(&of_label), now);
+        let used = |policy: &Policy, catalogue: Option<&Catalogue>| {
+            let used = events.used(&counts, (policy, catalogue), now).into_iter();
+            used.map(|used| format!("{} {}", used.owner().1, used.allowed)).collect::<Vec<_>>()
+        };
+        assert_eq!(used(&of_file, Some(&of_label)), ["llama 100", "qwen 200"]);
+        assert_eq!(used(&of_file, None), ["llama 100", "qwen 200"], "before the first survey");
+        assert_eq!(used(&of_file, Some(&catalogue(None))), ["llama 100"]);
+        assert_eq!(used(&policy(Some(budget(300))), Some(&of_label)), Vec::<String>::new(), "another amount");
     }
 }

@@ -272,7 +272,8 @@ impl Shared {
     /// How much of which budgets is spent or reserved now, of those from which requests have taken since the start: the first
     /// thousand, and all that have come to a level. In the order of their names.
     pub fn budgets_used(&self, now: SystemTime) -> Vec<BudgetUsed> {
-        self.budget_events.used(&self.limiters, &self.policy(), now)
+        let loaded = self.catalogue.load();
+        self.budget_events.used(&self.limiters, (&self.policy(), loaded.as_deref()), now)
     }
 
     /// Notes that a budget has refused a request before the start: when, and what was left then, in units of 10⁻⁹ of the currency.
