@@ -58,7 +58,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 pub use advice::UNKNOWN_TRAEFIK;
 pub use books::BooksOfServers;
-pub use budget_events::{BUDGET_LEVELS, BudgetEvent, BudgetUsed, LookedBudgets, NamedBudget};
+pub use budget_events::{BUDGET_LEVELS, BudgetEvent, BudgetUsed, LookedBudgets, NamedBudget, RefusedBudget};
 pub use choice::ChoiceKeeper;
 pub use counting::{OnFailure, SharedCounting};
 pub use finding_json::finding_to_json;

@@ -259,7 +259,7 @@ impl<'a> Alerts<'a> {
     /// The budgets of which something is spent, as they are with the refusals of before the start.
     fn budgets_used(&mut self, now: SystemTime) -> Vec<BudgetUsed> {
         let shared = self.shared;
-        self.before.take_over_refusals(|budget, refused| shared.budget_was_refused(budget, refused, now));
+        self.before.take_over_refusals(|refused| shared.budgets_were_refused(refused, now));
         let used = shared.budgets_used(now);
         self.before.note_refusals(&used);
         used

@@ -13,11 +13,11 @@ use std::{
 
 use alerts::{Condition, ConditionId, Teller};
 use jiff::{Timestamp, tz::TimeZone};
-use limits::{Calendar, Period};
+use limits::Period;
 use store::{Registry, RegistryError, ToldAlert};
 use tokio::{task::JoinHandle, time::timeout};
 use tracing::debug;
-use web::{BudgetUsed, LookedBudgets, NamedBudget};
+use web::{BudgetUsed, LookedBudgets, RefusedBudget};
 
 use super::budgets;
 
@@ -127,13 +127,19 @@ impl ToldBefore {
         }
     }
 
-    /// Calls `each` with the refusals of before the start until it takes them over.
-    pub(super) fn take_over_refusals(
-        &mut self,
-        mut each: impl FnMut((Calendar, NamedBudget<'_>), BudgetRefusal) -> bool,
-    ) {
-        self.refused_before.retain(|about, (owner, refusal)| {
-            budgets::named(about, owner).is_some_and(|budget| !each(budget, *refusal))
+    /// Calls `take` with the refusals of before the start that it has not taken over yet.
+    pub(super) fn take_over_refusals(&mut self, take: impl FnOnce(&[RefusedBudget<'_>]) -> Vec<bool>) {
+        if self.refused_before.is_empty() {
+            return;
+        }
+        let refused = |(about, (owner, (at, remaining))): (&'_ String, &'_ (String, BudgetRefusal))| {
+            let (per, budget) = budgets::named(about, owner)?;
+            Some(RefusedBudget { budget, per, at: *at, remaining: *remaining })
+        };
+        let all: Vec<RefusedBudget<'_>> = self.refused_before.iter().filter_map(refused).collect();
+        let mut taken = take(&all).into_iter();
+        self.refused_before.retain(|about, (owner, _)| {
+            budgets::named(about, owner).is_some() && taken.next() == Some(false)
         });
     }
 
@@ -315,8 +321,9 @@ fn condition(ToldAlert { code, about, owner, what, page, .. }: &ToldAlert) -> Op
 #[cfg(test)]
 mod tests {
     use accounts::Accounts;
-    use limits::{Quota, Reserve, Scope};
+    use limits::{Calendar, Quota, Reserve, Scope};
     use store::{State, Store, StoreUrl};
+    use web::NamedBudget;
 
     use super::*;
 
@@ -444,11 +451,12 @@ mod tests {
         assert_eq!(stored().await[0], Some((at(12), 7)), "a stop writes the last one");
         let (mut restarted, mut seen) = (read().await, 0);
         for is_known in [false, true, true] {
-            restarted.take_over_refusals(|(per, NamedBudget { kind, name, of_model }), refused| {
-                assert_eq!((per, kind, name, of_model), (Calendar::Ever, "key", "alice", None));
-                assert_eq!(refused, (at(12), 7));
+            restarted.take_over_refusals(|refused| {
+                let [RefusedBudget { budget, per, at: when, remaining }] = *refused else { panic!("{refused:?}") };
+                assert_eq!((per, budget), (Calendar::Ever, NamedBudget { kind: "key", name: "alice", of_model: None }));
+                assert_eq!((when, remaining), (at(12), 7));
                 seen += 1;
-                is_known
+                vec![is_known]
             });
         }
         assert_eq!(seen, 2, "until the budget is known");
