@@ -456,20 +456,11 @@ impl Used {
         self.refused_with.store(remaining, Ordering::Relaxed);
     }
 
-    /// Whether the limit still is what it was, and the key is there. Before the first survey (`None`) it is not known what limits
-    /// servers set.
+    /// Whether the limit still is what it was, and the key is there.
     fn applies(&self, policy: &Policy, catalogue: Option<&Catalogue>) -> bool {
         let has = |limits: &Limits| limits.quotas().contains(&self.demand.quota());
         if let Scope::Model | Scope::Address = self.demand.scope() {
-            // All names that clients make up share their counts.
-            return match policy.model_limits(&self.model).filter(|limits| !limits.is_empty()) {
-                _ if self.model.is_empty() => policy.limits_of_models().any(has),
-                Some(limits) => has(limits),
-                None => catalogue.is_none_or(|catalogue| {
-                    let own = catalogue.pools().filter(|pool| pool.canonical.as_str() == &*self.model);
-                    own.filter_map(|pool| pool.own_limits.as_ref()).any(|own| has(&own.limits))
-                }),
-            };
+            return self.applies_to_model(policy, catalogue, has);
         }
         if !self.is_of_policy {
             let of_consumer = |limits: fn(&Consumer) -> &Limits| {
@@ -479,7 +470,7 @@ impl Used {
                 Scope::Consumer => of_consumer(|consumer| &consumer.limits),
                 Scope::ConsumerAndModel => of_consumer(|consumer| &consumer.limits_per_model),
                 // The plan of a token is known once it is shown.
-                _ => true,
+                Scope::Key | Scope::KeyAndModel | Scope::Model | Scope::Address => true,
             };
         }
         let Some(key) = policy.key(&self.key.load().digest) else { return false };
@@ -490,6 +481,26 @@ impl Used {
             Scope::ConsumerAndModel => has(&key.consumer.limits_per_model),
             Scope::Model | Scope::Address => true,
         }
+    }
+
+    /// Whether its model still has the limit. Before the first survey (`None`) it is not known what limits servers set.
+    fn applies_to_model(
+        &self,
+        policy: &Policy,
+        catalogue: Option<&Catalogue>,
+        has: impl Fn(&Limits) -> bool,
+    ) -> bool {
+        if self.model.is_empty() {
+            // All names that clients make up share their counts.
+            return policy.limits_of_models().any(has);
+        }
+        if let Some(limits) = policy.model_limits(&self.model).filter(|limits| !limits.is_empty()) {
+            return has(limits);
+        }
+        catalogue.is_none_or(|catalogue| {
+            let pools = catalogue.pools().filter(|pool| pool.canonical.as_str() == &*self.model);
+            pools.filter_map(|pool| pool.own_limits.as_ref()).any(|own| has(&own.limits))
+        })
     }
 
     fn now(&self, limiters: &Limiters<SystemClock>, now: SystemTime) -> BudgetUsed {
@@ -525,7 +536,7 @@ impl Used {
 
 impl BudgetUsed {
     /// Whose it is, in two words: `key` and a name, `consumer` and a name, or `model` and a name.
-    pub fn owner(&self) -> (&'static str, &str) {
+    pub fn owner(&self) -> (&str, &str) {
         let NamedBudget { kind, name, .. } = self.names();
         (kind, name)
     }
@@ -562,10 +573,10 @@ mod tests {
     use std::{sync::Arc, time::SystemTime};
 
     use access::{Consumer, KeyDigest, ModelGlobs, ModelLimit, Policy};
-    use catalogue::{Kind, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl, Setting};
     use limits::{Demands, Limited, Limits, Moment, Reserve, Subject};
 
     use super::*;
+    use crate::testing::{catalogue_of, server, set_up};
 
     #[test]
     fn each_level_is_told_once_and_a_refusal_each_time() {
@@ -613,7 +624,10 @@ mod tests {
         assert!(restarted.looked_at().is_none());
         let counts = Limiters::new(SystemClock::new());
         restarted.find(&counts, &limited_policy, None, now);
-        assert!(restarted.looked_at().is_some() && restarted.used(&counts, (&limited_policy, None), now).is_empty());
+        assert!(
+            restarted.looked_at().is_some()
+                && restarted.used(&counts, (&limited_policy, None), now).is_empty()
+        );
         let of_key = access::limits_of(&limited_policy, &limited, &Catalogue::default(), None, now);
         counts.quotas().learn(of_key.quotas()[0].id(), 85, 0);
         restarted.find(&counts, &limited_policy, None, now);
@@ -709,12 +723,7 @@ mod tests {
     /// A budget that was told before a restart, and that nobody looks at after it, seemed to be over.
     #[test]
     fn all_that_can_be_known_is_looked_at_and_the_rest_is_named() {
-        let model = |name: &str| ModelName::new(name).expect("a name");
-        let spec = ServerSpec::configured("gpu", ServerUrl::http("10.0.0.1", 8000));
-        let models = ["llama", "qwen"].map(|name| ModelCard::named(model(name))).into();
-        let (state, listed_as) = (ServerState::Ready, Kind::Vllm);
-        let server = ServerRecord { spec, state, listed_as, has_others: false, models };
-        let catalogue = Catalogue::assemble([server], Vec::new());
+        let catalogue = catalogue_of([server("gpu", &["llama", "qwen"])]);
         let limits = Limits::from(Quota::budget(100, Calendar::Ever, Reserve::Usual).expect("a budget"));
         let team = Arc::new(Consumer { limits: limits.clone(), ..Consumer::new("team") });
         let key = |name: &str| Key {
@@ -784,17 +793,8 @@ mod tests {
     fn a_budget_of_a_model_goes_with_its_limit() {
         let budget =
             |amount| Limits::from(Quota::budget(amount, Calendar::Ever, Reserve::Usual).expect("a budget"));
-        let model = |name: &str| ModelName::new(name).expect("a name");
-        let catalogue = |own: Option<&str>| {
-            let mut spec = ServerSpec::configured("gpu", ServerUrl::http("10.0.0.1", 8000));
-            if let Some(own) = own {
-                let setting = Setting::find("limit.budget_total").expect("a setting");
-                setting.read(own, &mut spec.settings, &mut spec.model_settings).expect("an amount");
-            }
-            let models = ["llama", "qwen"].map(|name| ModelCard::named(model(name))).into();
-            let (state, listed_as) = (ServerState::Ready, Kind::Vllm);
-            Catalogue::assemble([ServerRecord { spec, state, listed_as, has_others: false, models }], Vec::new())
-        };
+        let catalogue =
+            |settings: &[(&str, &str)]| catalogue_of([set_up(server("gpu", &["llama", "qwen"]), settings)]);
         let policy = |limits: Option<Limits>| {
             let models = || ModelGlobs::parse(&["llama".to_owned()]).expect("a pattern");
             let limits = limits.map(|limits| ModelLimit { models: models(), limits });
@@ -802,7 +802,8 @@ mod tests {
         };
         let (events, counts) = (BudgetEvents::default(), Limiters::new(SystemClock::new()));
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let (of_file, of_label) = (policy(Some(budget(100))), catalogue(Some("0.0000002")));
+        let (of_file, of_label) =
+            (policy(Some(budget(100))), catalogue(&[("limit.budget_total", "0.0000002")]));
         let anybody = key_of(&Arc::new(Consumer::new("")));
         for name in ["llama", "qwen"] {
             let pool = of_label.pool(name).map(AsRef::as_ref);
@@ -816,7 +817,7 @@ mod tests {
         };
         assert_eq!(used(&of_file, Some(&of_label)), ["llama 100", "qwen 200"]);
         assert_eq!(used(&of_file, None), ["llama 100", "qwen 200"], "before the first survey");
-        assert_eq!(used(&of_file, Some(&catalogue(None))), ["llama 100"]);
+        assert_eq!(used(&of_file, Some(&catalogue(&[]))), ["llama 100"]);
         assert_eq!(used(&policy(Some(budget(300))), Some(&of_label)), Vec::<String>::new(), "another amount");
     }
 }

@@ -120,12 +120,11 @@ fn poll(finding: &PollFinding) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use catalogue::{
-        Catalogue, LabelFinding, LifecycleFinding, ServerRecord, ServerSpec, ServerState, ServerUrl,
-    };
+    use catalogue::{Catalogue, LabelFinding, LifecycleFinding, ServerRecord, ServerState};
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::testing::server;
 
     async fn asked(shared: &Arc<Shared>) -> Value {
         let peer = ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711)));
@@ -143,39 +142,29 @@ mod tests {
         let starting = asked(&shared).await;
         assert_eq!(starting["problems"][0], unknown().to_string());
         assert_eq!(starting["findings"][0]["code"], "label_unknown");
-        let gpu = ServerRecord {
-            spec: ServerSpec::configured("gpu", ServerUrl::http("gpu", 8000)),
-            state: ServerState::Starting(LifecycleFinding::HealthcheckPending.into()),
-            listed_as: catalogue::Kind::Other,
-            has_others: false,
-            models: Vec::new(),
-        };
+        let state = ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
+        let gpu = ServerRecord { state, ..server("gpu", &[]) };
         let hint = catalogue::open_port("vllm", 32768, 8000);
-        publisher.publish(Catalogue::assemble([gpu.clone()], vec![unknown(), hint.clone()]));
+        publisher.publish(Catalogue::assemble([gpu], vec![unknown(), hint.clone()]));
         let told = asked(&shared).await;
         assert_eq!(
             (&told["problems"], &told["hints"]),
             (&json!([unknown().to_string()]), &json!([hint.to_string()]))
         );
-        let server = &told["servers"][0];
-        assert_eq!(server["why"], "its HEALTHCHECK has not passed yet");
-        assert_eq!(server["code"], "healthcheck_pending");
+        let told_of = &told["servers"][0];
+        assert_eq!(told_of["why"], "its HEALTHCHECK has not passed yet");
+        assert_eq!(told_of["code"], "healthcheck_pending");
         let findings = told["findings"].as_array().expect("a list");
         let brief = |finding: &Value| {
             ["code", "severity", "about"].map(|key| finding[key].as_str().unwrap_or_default().to_owned())
         };
         assert_eq!(
             findings.iter().map(brief).collect::<Vec<_>>(),
-            [
-                ["label_unknown", "bad", "container vllm"],
-                ["port_published_to_all", "hint", "container vllm"],
-            ]
+            [["label_unknown", "bad", "container vllm"], ["port_published_to_all", "hint", "container vllm"],]
         );
         assert_eq!(findings[1]["message"], hint.finding.to_string());
         // Regression: it was "fault" here, and "warn" on pages and in metrics.
-        let spec = ServerSpec::configured("vllm", ServerUrl::http("gpu", 8000));
-        let ready = ServerRecord { spec, state: ServerState::Ready, ..gpu };
-        publisher.publish(Catalogue::assemble([ready], vec![unknown()]));
+        publisher.publish(Catalogue::assemble([server("vllm", &["llama"])], vec![unknown()]));
         assert_eq!(asked(&shared).await["findings"][0]["severity"], "warn");
     }
 }

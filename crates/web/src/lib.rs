@@ -48,6 +48,8 @@ mod report;
 mod requests;
 mod server_metering;
 mod state;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod uncounted;
 mod waiting;
