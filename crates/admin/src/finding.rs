@@ -193,9 +193,10 @@ impl ConfigurationFinding {
     /// How much it matters: what is in force works, whatever the file says.
     pub fn severity(&self) -> Severity {
         match self {
-            Self::Refused(_) | Self::RefusedForMore { .. } | Self::NeedsRestart { .. } | Self::Doubtful(_) => {
-                Severity::Warn
-            }
+            Self::Refused(_)
+            | Self::RefusedForMore { .. }
+            | Self::NeedsRestart { .. }
+            | Self::Doubtful(_) => Severity::Warn,
         }
     }
 

@@ -149,13 +149,13 @@ pub struct Attention {
 
 /// The alerts that are firing, the worst first, besides those that [`all`] has.
 pub(crate) fn alerts(admin: &Admin) -> Vec<Issue> {
-    let of = |Attention { code, is_bad, about, what, advice, page }: &Attention| Issue {
-        severity: if *is_bad { Severity::Bad } else { Severity::Warn },
-        about: about.clone(),
-        link: page.clone(),
-        told: Told { what: what.clone(), choices: None, todo: advice.clone(), code },
+    let of = |Attention { code, is_bad, about, what, advice, page }| Issue {
+        severity: if is_bad { Severity::Bad } else { Severity::Warn },
+        about,
+        link: page,
+        told: Told { what, choices: None, todo: advice, code },
     };
-    let mut alerts: Vec<Issue> = admin.alerts.load().iter().map(of).collect();
+    let mut alerts: Vec<Issue> = admin.alerts.load().iter().cloned().map(of).collect();
     alerts.sort();
     alerts
 }
@@ -277,9 +277,7 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
     for server in catalogue.servers() {
         let Some(why) = server.state.why() else { continue };
         let severity = match &server.state {
-            ServerState::Draining(_) if admin.cordons.borrow().of(&server.spec).is_some() => {
-                Severity::Warn
-            }
+            ServerState::Draining(_) if admin.cordons.borrow().of(&server.spec).is_some() => Severity::Warn,
             ServerState::Draining(_) => Severity::Bad,
             ServerState::Starting(_) if !is_patient(server) => Severity::Warn,
             _ => continue,
@@ -517,10 +515,7 @@ mod tests {
         let dashboard = Dashboard::of(Catalogue::default());
         let told = all(&dashboard.admin, &catalogue, SystemTime::now());
         let told: Vec<_> = told.iter().map(|issue| (issue.severity, issue.told.code)).collect();
-        assert_eq!(
-            told,
-            [(Severity::Bad, "exposed_by_traefik"), (Severity::Warn, "label_unknown")]
-        );
+        assert_eq!(told, [(Severity::Bad, "exposed_by_traefik"), (Severity::Warn, "label_unknown")]);
         let hints = hints(&catalogue);
         assert_eq!(
             (hints.len(), hints[0].class(), hints[0].link.starts_with("/servers/")),
@@ -546,9 +541,6 @@ mod tests {
         let [issue] = &told.iter().filter(|issue| issue.about == "server gpu").collect::<Vec<_>>()[..] else {
             panic!("one issue: {told:?}")
         };
-        assert_eq!(
-            (issue.severity, &issue.told),
-            (Severity::Warn, &Told::of_catalogue(&cordon.finding()))
-        );
+        assert_eq!((issue.severity, &issue.told), (Severity::Warn, &Told::of_catalogue(&cordon.finding())));
     }
 }

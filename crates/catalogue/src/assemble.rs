@@ -380,7 +380,9 @@ impl Catalogue {
         self.problems.iter().chain(&self.hints).map(move |problem| {
             let is_ready = match &problem.subject {
                 ProblemSubject::Source(_) => false,
-                ProblemSubject::Container(name) | ProblemSubject::Server(name) => ready.contains(name.as_str()),
+                ProblemSubject::Container(name) | ProblemSubject::Server(name) => {
+                    ready.contains(name.as_str())
+                }
             };
             let Problem { finding, .. } = problem;
             (problem, if is_ready { finding.severity_at_ready() } else { finding.severity() })

@@ -140,7 +140,6 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-
 /// The secrets that a command needs, of those that the file only says the place of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum NeededSecrets<'a> {

@@ -54,7 +54,7 @@ fn only_commands_that_need_a_secret_ask_for_it() {
 state_dir: state
 traefik: { trusted_addresses: [127.0.0.1] }
 servers: [{ url: \"http://127.0.0.1:9\", name: cloud, credential: { env: OF_SERVER } }]
-alerts: { webhooks: [{ name: chat, url_from: { env: OF_WEBHOOK } }, { name: gone, url: "http://127.0.0.1:9" }] }
+alerts: { webhooks: [{ name: chat, url_from: { env: OF_WEBHOOK } }, { name: gone, url: \"http://127.0.0.1:9\" }] }
 ";
     fs::write(folder.path().join("modelgate.yaml"), yaml).expect("written");
     let server = "servers[0].credential.env: found \"OF_SERVER\"; this variable is not set";

@@ -164,7 +164,10 @@ fn litellms_keys() {
     assert_eq!(folder.owner("sk-two").as_deref(), Some("default_user_id"), "{yaml_without}");
     assert_eq!(folder.owner("sk-rich"), None, "its limits per model hold it still");
     assert!(told.contains("--without colour: nothing here is restricted by that"), "{told}");
-    assert!(told.contains("imported without this: keys.json: keys[1] default_user_id: its max_budget"), "{told}");
+    assert!(
+        told.contains("imported without this: keys.json: keys[1] default_user_id: its max_budget"),
+        "{told}"
+    );
     assert!(!yaml.contains("sk-") && !told.contains("sk-in-clear"), "{yaml}{told}");
 }
 

@@ -211,7 +211,8 @@ pub(crate) async fn forget_networks(
 ) -> Result<(), StoreError> {
     for table in ["key_networks", "new_networks"] {
         let statement = format!("DELETE FROM {table} WHERE key_name IN ({})", parameters(1, keys.len()));
-        let query = keys.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, key| query.bind(key.clone()));
+        let query =
+            keys.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, key| query.bind(key.clone()));
         query.execute(&mut *connection).await?;
     }
     Ok(())

@@ -68,9 +68,10 @@ impl Store {
                 "DELETE FROM told_alerts WHERE (receiver, code, about) IN (VALUES {})",
                 rows(some.len(), 3)
             );
-            let query = some.iter().flatten().fold(sqlx::query(AssertSqlSafe(statement)), |query, part| {
-                query.bind(part.clone())
-            });
+            let query = some
+                .iter()
+                .flatten()
+                .fold(sqlx::query(AssertSqlSafe(statement)), |query, part| query.bind(part.clone()));
             query.execute(&mut *transaction).await?;
         }
         for some in told.chunks(AT_ONCE) {
@@ -106,7 +107,8 @@ pub(crate) async fn forget_told_alerts(
     owners: &[String],
 ) -> Result<(), StoreError> {
     let statement = format!("DELETE FROM told_alerts WHERE owner IN ({})", parameters(1, owners.len()));
-    let query = owners.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, owner| query.bind(owner.clone()));
+    let query =
+        owners.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, owner| query.bind(owner.clone()));
     query.execute(connection).await?;
     Ok(())
 }

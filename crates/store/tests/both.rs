@@ -569,7 +569,8 @@ async fn a_consumer_of_many_keys_is_erased(place: TestStore) {
     let keys: Vec<KeySpec> = (0..1_001).map(|n| key(&format!("k{n}"))).collect();
     let keys: Vec<KeySpec> = keys.into_iter().map(|key| KeySpec { consumer: "team".into(), ..key }).collect();
     store.create_all(&keys, &audit()).await.expect("written");
-    let (names, at) = (keys.iter().map(|key| key.name.clone()), SystemTime::UNIX_EPOCH + Duration::from_secs(9));
+    let (names, at) =
+        (keys.iter().map(|key| key.name.clone()), SystemTime::UNIX_EPOCH + Duration::from_secs(9));
     let told: Vec<ToldAlert> = names
         .map(|name| ToldAlert {
             receiver: "ops".into(),
@@ -589,12 +590,14 @@ async fn a_consumer_of_many_keys_is_erased(place: TestStore) {
         .map(|told| [told.receiver.clone(), told.code.clone(), told.about.clone()])
         .collect();
     store.note_told_alerts(&told[700..], &over).await.expect("noted");
-    let left: BTreeSet<String> = store.told_alerts().await.expect("told").into_iter().map(|told| told.owner).collect();
+    let left: BTreeSet<String> =
+        store.told_alerts().await.expect("told").into_iter().map(|told| told.owner).collect();
     assert_eq!(left, told[700..].iter().map(|told| told.owner.clone()).collect());
     let mut changes = store.follow().await.expect("followed");
     store.erase(&Person::Consumer("team".into()), audit()).await.expect("erased");
     assert_eq!(store.told_alerts().await.expect("told"), []);
-    let Some(Change::Some { accounts, erased }) = changes.changed(Duration::from_secs(5)).await.expect("an answer")
+    let Some(Change::Some { accounts, erased }) =
+        changes.changed(Duration::from_secs(5)).await.expect("an answer")
     else {
         panic!("each is named")
     };

@@ -59,7 +59,11 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
             ),
             (folder.display().to_string(), "the configuration file and the logs"),
             (
-                format!("{} --config {} keys create laptop", layout::built("modelgate").display(), config.display()),
+                format!(
+                    "{} --config {} keys create laptop",
+                    layout::built("modelgate").display(),
+                    config.display()
+                ),
                 "makes another key; its other commands work in the same way",
             ),
         ],

@@ -139,8 +139,9 @@ fn in_words(name: &str, value: &Value, currency: Option<&str>) -> String {
             items.iter().map(|item| in_words(name, item, currency)).collect::<Vec<_>>().join(", ")
         }
         Value::Object(all) => {
-            let part =
-                |(name, value): (&String, &Value)| format!("{} {}", in_words(name, value, currency), words(name));
+            let part = |(name, value): (&String, &Value)| {
+                format!("{} {}", in_words(name, value, currency), words(name))
+            };
             all.iter().map(part).collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
@@ -150,7 +151,9 @@ fn in_words(name: &str, value: &Value, currency: Option<&str>) -> String {
 /// Whether the value of a name is an amount of money: what a change of a budget notes, a budget among limits, or a cost.
 fn is_money(name: &str) -> bool {
     let is_budget = || Calendar::ALL.into_iter().any(|per| Field::budget(per).name() == name);
-    ["added", "spent", "spent_elsewhere", "still_reserved"].contains(&name) || name.ends_with(BILLIONTHS) || is_budget()
+    ["added", "spent", "spent_elsewhere", "still_reserved"].contains(&name)
+        || name.ends_with(BILLIONTHS)
+        || is_budget()
 }
 
 #[cfg(test)]
@@ -162,7 +165,8 @@ mod tests {
     #[test]
     fn details_are_told_in_words() {
         let told = |value: Value| {
-            let all = details(&value, Some("EUR")).into_iter().map(|(name, value)| format!("{name}: {value}"));
+            let all =
+                details(&value, Some("EUR")).into_iter().map(|(name, value)| format!("{name}: {value}"));
             all.collect::<Vec<_>>().join("; ")
         };
         // Sorted by name: whether serde_json keeps the order depends on which other crates are compiled.

@@ -108,7 +108,8 @@ fn finish(done: Result<(), CommandFailure>, config: &Config) -> ExitCode {
 
 /// What is missing, and what to do.
 fn no_store(file: Option<&Path>) -> String {
-    let absolute = |path: &Path| path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    let absolute =
+        |path: &Path| path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
     match file {
         Some(file) => format!(
             "there is no store: {} has neither state_dir nor store.url\n  set state_dir (or MODELGATE_STATE_DIR) for a file of \

@@ -62,7 +62,7 @@ fn dashboard(text: &str) -> Option<String> {
 
 /// The paths of the webhooks and mailboxes of a name: `alerts.mail[0].`.
 pub(super) fn paths_of(name: &str, root: &Mapping) -> impl Iterator<Item = String> {
-    let is_called = |item: &Value| match item.get("name") {
+    let is_called = move |item: &Value| match item.get("name") {
         Some(Value::String(text)) => text == name,
         // Numbers are names, too.
         Some(Value::Number(number)) => number.to_string() == name,

@@ -26,9 +26,8 @@ impl GoneKeys {
     /// Forgets keys whose names the store now has or has erased, and those of consumers whose names were erased. Of too many changes
     /// it is not known what was erased: then all are forgotten, since no erased name may come back.
     pub(super) fn follow(&mut self, Changed { names, erased, and_more }: &Changed) {
-        let is_erased = |key: &RevokedKey| {
-            names.contains(AccountKind::Key, &key.name) || erased.contains(&key.consumer)
-        };
+        let is_erased =
+            |key: &RevokedKey| names.contains(AccountKind::Key, &key.name) || erased.contains(&key.consumer);
         self.0.forget(|key| *and_more || is_erased(key));
     }
 

@@ -132,11 +132,11 @@ impl ToldBefore {
         if self.refused_before.is_empty() {
             return;
         }
-        let refused = |(about, (owner, (at, remaining))): (&'_ String, &'_ (String, BudgetRefusal))| {
+        let all = self.refused_before.iter().filter_map(|(about, (owner, (at, remaining)))| {
             let (per, budget) = budgets::named(about, owner)?;
             Some(RefusedBudget { budget, per, at: *at, remaining: *remaining })
-        };
-        let all: Vec<RefusedBudget<'_>> = self.refused_before.iter().filter_map(refused).collect();
+        });
+        let all: Vec<RefusedBudget<'_>> = all.collect();
         let mut taken = take(&all).into_iter();
         self.refused_before.retain(|about, (owner, _)| {
             budgets::named(about, owner).is_some() && taken.next() == Some(false)
@@ -217,9 +217,8 @@ impl ToldBefore {
             // The times of those that are written are as they were: those of the tellers are computed, and differ a little each time.
             let at = |(key, told): (&[String; 3], &ToldAlert)| {
                 let written = self.written.get(key).map(|written| written.at);
-                let is_told_again = |at: SystemTime| {
-                    told.at.duration_since(at).is_ok_and(|since| since >= TOLD_AGAIN)
-                };
+                let is_told_again =
+                    |at: SystemTime| told.at.duration_since(at).is_ok_and(|since| since >= TOLD_AGAIN);
                 let at = written.filter(|at| !is_told_again(*at)).unwrap_or(told.at);
                 (Reverse(at), key.clone())
             };
@@ -452,8 +451,13 @@ mod tests {
         let (mut restarted, mut seen) = (read().await, 0);
         for is_known in [false, true, true] {
             restarted.take_over_refusals(|refused| {
-                let [RefusedBudget { budget, per, at: when, remaining }] = *refused else { panic!("{refused:?}") };
-                assert_eq!((per, budget), (Calendar::Ever, NamedBudget { kind: "key", name: "alice", of_model: None }));
+                let [RefusedBudget { budget, per, at: when, remaining }] = *refused else {
+                    panic!("{refused:?}")
+                };
+                assert_eq!(
+                    (per, budget),
+                    (Calendar::Ever, NamedBudget { kind: "key", name: "alice", of_model: None })
+                );
                 assert_eq!((when, remaining), (at(12), 7));
                 seen += 1;
                 vec![is_known]
