@@ -282,6 +282,11 @@ impl Policy {
         self.model_limits.iter().find(|entry| entry.models.matches(model)).map(|entry| &entry.limits)
     }
 
+    /// The limits of models over all keys, of all entries.
+    pub fn limits_of_models(&self) -> impl Iterator<Item = &Limits> {
+        self.model_limits.iter().map(|entry| &entry.limits)
+    }
+
     /// Finds the key of a request in its headers (`given.rs`).
     ///
     /// # Errors

@@ -3,23 +3,13 @@
 
 use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
+use catalogue::Severity;
 use config_reader::ConfigError;
 use store::AccountFinding;
 use traefik_config::Shortcoming;
 use web::{OnFailure, PollFinding};
 
 use crate::format;
-
-/// How much a finding matters on the pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum IssueSeverity {
-    /// Requests fail, or a server is lost.
-    Bad,
-    /// Something is not as intended.
-    Warn,
-    /// Something may be intended. Hints are shown on the pages that list everything, and do not count as wrong.
-    Hint,
-}
 
 /// A finding. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,24 +116,17 @@ impl Finding {
     }
 
     /// The severity, unless the server's state lowers it.
-    pub(crate) fn severity(&self) -> IssueSeverity {
+    pub(crate) fn severity(&self) -> Severity {
         match self {
-            Self::Catalogue(finding) => match finding.severity() {
-                catalogue::Severity::Danger | catalogue::Severity::Fault => IssueSeverity::Bad,
-                catalogue::Severity::Hint => IssueSeverity::Hint,
-            },
-            Self::Polls(finding) => match finding {
-                PollFinding::NoTraefik | PollFinding::Silent { .. } | PollFinding::Slow { .. } => {
-                    IssueSeverity::Bad
-                }
-                PollFinding::SilentBesideAnother { .. } => IssueSeverity::Warn,
-            },
+            Self::Catalogue(finding) => finding.severity(),
+            Self::Polls(finding) => finding.severity(),
+            Self::Configuration(finding) => finding.severity(),
             Self::ModelLost
             | Self::MoreModelsLost
             | Self::StoreDown { .. }
             | Self::Accounts { .. }
-            | Self::SharedLimitsDown { .. } => IssueSeverity::Bad,
-            Self::Traefik(_) | Self::PriceNotCounted { .. } | Self::Configuration(_) => IssueSeverity::Warn,
+            | Self::SharedLimitsDown { .. } => Severity::Bad,
+            Self::Traefik(_) | Self::PriceNotCounted { .. } => Severity::Warn,
         }
     }
 
@@ -207,13 +190,13 @@ impl ConfigurationFinding {
         }
     }
 
-    /// The severity.
-    pub fn severity(&self) -> catalogue::Severity {
+    /// How much it matters: what is in force works, whatever the file says.
+    pub fn severity(&self) -> Severity {
         match self {
-            Self::Refused(_) | Self::RefusedForMore { .. } | Self::NeedsRestart { .. } => {
-                catalogue::Severity::Fault
-            }
-            Self::Doubtful(_) => catalogue::Severity::Hint,
+            Self::Refused(_)
+            | Self::RefusedForMore { .. }
+            | Self::NeedsRestart { .. }
+            | Self::Doubtful(_) => Severity::Warn,
         }
     }
 

@@ -3,15 +3,16 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::SystemTime,
 };
 
-use catalogue::{Catalogue, ProblemSubject, Readiness, ServerRecord, ServerState};
+use catalogue::{Catalogue, ProblemSubject, Readiness, ServerRecord, ServerState, Severity};
 use web::UncountedPath;
 
 use crate::{
     Admin, connection,
-    finding::{ConfigurationFinding, Doubt, Finding, IssueSeverity},
+    finding::{ConfigurationFinding, Doubt, Finding},
     format,
     list::encode,
 };
@@ -19,7 +20,7 @@ use crate::{
 /// One thing that needs an operator's attention.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Issue {
-    pub(crate) severity: IssueSeverity,
+    pub(crate) severity: Severity,
     /// What it is about, such as `container vllm-1`.
     pub(crate) about: String,
     /// The page with more details.
@@ -48,11 +49,7 @@ const MOST_MODELS: usize = 5;
 impl Issue {
     /// The CSS class of its severity.
     pub(crate) fn class(&self) -> &'static str {
-        match self.severity {
-            IssueSeverity::Bad => "bad",
-            IssueSeverity::Warn => "warn",
-            IssueSeverity::Hint => "hint",
-        }
+        self.severity.name()
     }
 
     fn new(about: impl Into<String>, link: impl Into<String>, finding: &Finding) -> Self {
@@ -60,7 +57,7 @@ impl Issue {
         Self { severity: finding.severity(), about: about.into(), link: link.into(), told }
     }
 
-    fn with_severity(self, severity: IssueSeverity) -> Self {
+    fn with_severity(self, severity: Severity) -> Self {
         Self { severity, ..self }
     }
 }
@@ -104,7 +101,7 @@ pub(crate) fn loading(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> 
         if let Some(since) = admin.since.loading(server, now) {
             issue.told.what.push_str(&format!("; no answer since {}", format::time(since).people));
         }
-        issue.with_severity(IssueSeverity::Hint)
+        issue.with_severity(Severity::Hint)
     });
     told.collect()
 }
@@ -150,14 +147,33 @@ pub struct Attention {
     pub page: String,
 }
 
+/// The alerts that are firing, the worst first, besides those that [`all`] has.
+pub(crate) fn alerts(admin: &Admin) -> Vec<Issue> {
+    let of = |Attention { code, is_bad, about, what, advice, page }| Issue {
+        severity: if is_bad { Severity::Bad } else { Severity::Warn },
+        about,
+        link: page,
+        told: Told { what, choices: None, todo: advice, code },
+    };
+    let mut alerts: Vec<Issue> = admin.alerts.load().iter().cloned().map(of).collect();
+    alerts.sort();
+    alerts
+}
+
 impl Admin {
+    /// Shows these alerts on the overview, in place of those before: all that are firing and that [`attention`](Self::attention) does
+    /// not have.
+    pub fn show_alerts(&self, alerts: Vec<Attention>) {
+        self.alerts.store(Arc::new(alerts));
+    }
+
     /// What needs an operator's attention now, the worst first. Before the first survey it is not known.
     pub fn attention(&self, now: SystemTime) -> Vec<Attention> {
         let loaded = self.shared.catalogue().load();
         let issues = loaded.as_deref().map(|catalogue| all(self, catalogue, now)).unwrap_or_default();
         let of = |Issue { severity, about, link, told }: Issue| Attention {
             code: told.code,
-            is_bad: severity == IssueSeverity::Bad,
+            is_bad: severity == Severity::Bad,
             about,
             what: told.what,
             advice: told.todo,
@@ -177,10 +193,10 @@ impl Admin {
 fn counted(issues: &[Attention]) -> web::Family {
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for issue in issues {
-        let severity = if issue.is_bad { "bad" } else { "warn" };
-        *counts.entry((issue.code, severity)).or_default() += 1;
+        let severity = if issue.is_bad { Severity::Bad } else { Severity::Warn };
+        *counts.entry((issue.code, severity.name())).or_default() += 1;
     }
-    let help = "What needs an operator's attention, as the overview lists it, by the finding's code";
+    let help = "What needs an operator's attention, by the finding's code; alerts about keys, budgets and books are not counted";
     counts.into_iter().fold(
         web::Family::gauge("modelgate_issues", help),
         |family, ((code, severity), count)| {
@@ -191,12 +207,12 @@ fn counted(issues: &[Attention]) -> web::Family {
 
 /// Models for which no server can answer.
 fn of_models(catalogue: &Catalogue) -> Vec<Issue> {
-    let is_lost = |pool: &&std::sync::Arc<catalogue::Pool>| match pool.readiness() {
+    let is_lost = |pool: &&Arc<catalogue::Pool>| match pool.readiness() {
         Readiness::Ready | Readiness::Starting => false,
         Readiness::Draining | Readiness::Stopped => true,
     };
     let lost: Vec<_> = catalogue.pools().filter(is_lost).collect();
-    let one = |pool: &&std::sync::Arc<catalogue::Pool>| {
+    let one = |pool: &&Arc<catalogue::Pool>| {
         let link = format!("/models/{}", encode(pool.model.as_str()));
         Issue::new(format!("model {}", pool.model), link, &Finding::ModelLost)
     };
@@ -243,23 +259,17 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
     let is_patient = |server: &ServerRecord| is_patient(admin, server, now);
     let mut issues: Vec<Issue> = Vec::new();
     let mut told: HashSet<(&str, &catalogue::Finding)> = HashSet::new();
-    for problem in catalogue.problems() {
-        let severity = match &problem.subject {
-            _ if problem.severity() == catalogue::Severity::Danger => IssueSeverity::Bad,
-            ProblemSubject::Source(_) => IssueSeverity::Bad,
-            ProblemSubject::Container(name) | ProblemSubject::Server(name) => {
-                told.insert((name, &problem.finding));
-                let server = links.by_name.get(name.as_str());
-                // A server that is still loading its model may not even listen: see `loading`.
-                if server.is_some_and(|s| matches!(s.state, ServerState::Starting(_)) && is_patient(s))
-                    && problem.finding.may_pass_by_itself()
-                {
-                    continue;
-                }
-                let is_ready = server.is_some_and(|s| s.state == ServerState::Ready);
-                if is_ready { IssueSeverity::Warn } else { IssueSeverity::Bad }
+    for (problem, severity) in catalogue.weighed().filter(|(problem, _)| !problem.is_hint()) {
+        if let ProblemSubject::Container(name) | ProblemSubject::Server(name) = &problem.subject {
+            told.insert((name, &problem.finding));
+            let server = links.by_name.get(name.as_str());
+            // A server that is still loading its model may not even listen: see `loading`.
+            if server.is_some_and(|s| matches!(s.state, ServerState::Starting(_)) && is_patient(s))
+                && problem.finding.may_pass_by_itself()
+            {
+                continue;
             }
-        };
+        }
         let link = links.of_subject(&problem.subject);
         let issue = Issue::new(problem.subject.to_string(), link, &problem.finding.clone().into());
         issues.push(issue.with_severity(severity));
@@ -267,11 +277,9 @@ fn of_servers(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<Issu
     for server in catalogue.servers() {
         let Some(why) = server.state.why() else { continue };
         let severity = match &server.state {
-            ServerState::Draining(_) if admin.cordons.borrow().of(&server.spec).is_some() => {
-                IssueSeverity::Warn
-            }
-            ServerState::Draining(_) => IssueSeverity::Bad,
-            ServerState::Starting(_) if !is_patient(server) => IssueSeverity::Warn,
+            ServerState::Draining(_) if admin.cordons.borrow().of(&server.spec).is_some() => Severity::Warn,
+            ServerState::Draining(_) => Severity::Bad,
+            ServerState::Starting(_) if !is_patient(server) => Severity::Warn,
             _ => continue,
         };
         if !told.contains(&(server.spec.name.as_str(), why)) {
@@ -301,7 +309,7 @@ fn of_traefik(admin: &Admin, catalogue: &Catalogue) -> Vec<Issue> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use catalogue::{ContainerRecord, ContainerStatus, Cordon, CordonKind, PublishedPort};
 
@@ -383,7 +391,7 @@ mod tests {
             assert_eq!(issues_of(name, 600, &found), [], "{name}");
             assert_eq!(hint_while_loading(name, 601, &found), None, "{name}");
             let issue = issue_of(name, 601, &found);
-            assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, *code), "{name}");
+            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
         }
     }
 
@@ -424,7 +432,7 @@ mod tests {
         let found = Discovery::start(&containers).all_asked().await;
         for (name, _, _, code) in &LOADING {
             let issue = issue_of(name, 0, &found);
-            assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, *code), "{name}");
+            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
             let todo = issue.told.todo.as_deref().unwrap_or_default();
             assert!(!todo.contains("loading") && !todo.contains("starting"), "{name}: {todo}");
         }
@@ -439,7 +447,7 @@ mod tests {
         let found = Discovery::start(&containers).all_asked().await;
         for (name, _, _, code) in &LASTING {
             let issue = issue_of(name, 0, &found);
-            assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, *code), "{name}");
+            assert_eq!((issue.severity, issue.told.code), (Severity::Bad, *code), "{name}");
         }
     }
 
@@ -453,7 +461,7 @@ mod tests {
             |server: &Arc<ServerRecord>| server.spec.name == "gpu" && server.state.name() == "draining";
         let found = discovery.until(|catalogue| catalogue.servers().any(is_lost)).await;
         let issue = issue_of("gpu", 0, &found);
-        assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, "cannot_connect"));
+        assert_eq!((issue.severity, issue.told.code), (Severity::Bad, "cannot_connect"));
         assert_eq!(issue_of("llama", 0, &found).told.code, "model_lost");
     }
 
@@ -463,7 +471,7 @@ mod tests {
         let bad = container("gpu", 8000, &[("inference.ready.path", " does not answer within ")]);
         let found = Catalogue::assemble([], problems(&bad));
         let issue = issue_of("gpu", 0, &found);
-        assert_eq!((issue.severity, issue.told.code), (IssueSeverity::Bad, "label_not_allowed"));
+        assert_eq!((issue.severity, issue.told.code), (Severity::Bad, "label_not_allowed"));
     }
 
     /// Regression: the ten minutes began anew with each start of Modelgate.
@@ -507,10 +515,7 @@ mod tests {
         let dashboard = Dashboard::of(Catalogue::default());
         let told = all(&dashboard.admin, &catalogue, SystemTime::now());
         let told: Vec<_> = told.iter().map(|issue| (issue.severity, issue.told.code)).collect();
-        assert_eq!(
-            told,
-            [(IssueSeverity::Bad, "exposed_by_traefik"), (IssueSeverity::Warn, "label_unknown")]
-        );
+        assert_eq!(told, [(Severity::Bad, "exposed_by_traefik"), (Severity::Warn, "label_unknown")]);
         let hints = hints(&catalogue);
         assert_eq!(
             (hints.len(), hints[0].class(), hints[0].link.starts_with("/servers/")),
@@ -536,9 +541,6 @@ mod tests {
         let [issue] = &told.iter().filter(|issue| issue.about == "server gpu").collect::<Vec<_>>()[..] else {
             panic!("one issue: {told:?}")
         };
-        assert_eq!(
-            (issue.severity, &issue.told),
-            (IssueSeverity::Warn, &Told::of_catalogue(&cordon.finding()))
-        );
+        assert_eq!((issue.severity, &issue.told), (Severity::Warn, &Told::of_catalogue(&cordon.finding())));
     }
 }

@@ -43,6 +43,7 @@ mod testing;
 
 use std::{pin::Pin, sync::Arc};
 
+use arc_swap::ArcSwap;
 use axum::extract::FromRef;
 use catalogue::Cordons;
 use store::{Audit, Registry};
@@ -79,6 +80,8 @@ pub struct Admin {
     pub(crate) live: Live,
     pub(crate) since: Arc<Since>,
     pub(crate) charts: Arc<Charts>,
+    /// The alerts that are firing and that no page finds by itself; the worst first.
+    pub(crate) alerts: Arc<ArcSwap<Vec<Attention>>>,
 }
 
 /// What the pages show and only the program knows.
@@ -144,8 +147,9 @@ impl Admin {
     pub fn new(parts: Parts) -> Self {
         let Parts { authenticator, shared, registry, cordons, program, shutdown } = parts;
         let program = Arc::new(program);
-        let (since, charts) = (Arc::default(), Arc::default());
-        Self { authenticator, shared, registry, cordons, program, live: Live::new(shutdown), since, charts }
+        let (since, charts, alerts) = (Arc::default(), Arc::default(), Arc::default());
+        let live = Live::new(shutdown);
+        Self { authenticator, shared, registry, cordons, program, live, since, charts, alerts }
     }
 
     /// Writes down what an operator has done, if there is a store. What cannot be written down is in the log at least.

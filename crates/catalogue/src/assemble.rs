@@ -1,7 +1,7 @@
 //! Assembles server records into a catalogue.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -9,7 +9,7 @@ use limits::{Limits, Subject};
 
 use crate::{
     Credential, GivenModelSettings, Labelled, ModelCard, ModelGlobs, ModelName, ModelSettings, OwnRouter,
-    Problem, RouteId, Selector, ServerId, ServerRecord, ServerState, Severity, TraefikSeen,
+    Problem, ProblemSubject, RouteId, Selector, ServerId, ServerRecord, ServerState, Severity, TraefikSeen,
 };
 
 mod branch;
@@ -279,7 +279,7 @@ impl Catalogue {
         let by_name = pools.iter().map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect();
         problems.sort();
         problems.dedup();
-        let (hints, problems) = problems.into_iter().partition(|p: &Problem| p.severity() == Severity::Hint);
+        let (hints, problems) = problems.into_iter().partition(Problem::is_hint);
         let may_have_any_model = any_model.contains(&None);
         let has_unread = servers.values().any(|server| server.is_unread());
         let found =
@@ -371,6 +371,22 @@ impl Catalogue {
     /// Hints: what may be intended but deserves one look; sorted.
     pub fn hints(&self) -> &[Problem] {
         &self.hints
+    }
+
+    /// The problems, then the hints, and how much each matters now.
+    pub fn weighed(&self) -> impl Iterator<Item = (&Problem, Severity)> {
+        let ready = self.servers().filter(|server| server.state == ServerState::Ready);
+        let ready: HashSet<&str> = ready.map(|server| server.spec.name.as_str()).collect();
+        self.problems.iter().chain(&self.hints).map(move |problem| {
+            let is_ready = match &problem.subject {
+                ProblemSubject::Source(_) => false,
+                ProblemSubject::Container(name) | ProblemSubject::Server(name) => {
+                    ready.contains(name.as_str())
+                }
+            };
+            let Problem { finding, .. } = problem;
+            (problem, if is_ready { finding.severity_at_ready() } else { finding.severity() })
+        })
     }
 
     /// The containers that have the label `inference.enable`, whatever became of them.

@@ -29,24 +29,25 @@ pub use listing::ListingFinding;
 pub use probe::{ProbeFault, ProbeFinding, ProbedServer};
 pub use setting::{BranchFault, BranchKind, PickFault, SettingFinding};
 
-/// How much a finding matters.
+/// How much something matters, in the words of the pages, the API, `/readyz`, metrics and alerts. The worst is first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It may be intended. Hints are kept apart from problems ([`Catalogue::hints`](crate::Catalogue::hints)).
+    /// Requests fail, a server is lost, or somebody can do more than they may.
+    Bad,
+    /// Something is not as intended.
+    Warn,
+    /// Something may be intended. Hints are kept apart from problems ([`Catalogue::hints`](crate::Catalogue::hints)), and do not count
+    /// as wrong.
     Hint,
-    /// It keeps a server, or part of it, from being routed.
-    Fault,
-    /// Somebody can do more than they were allowed to.
-    Danger,
 }
 
 impl Severity {
     /// In one word, for programs.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Bad => "bad",
+            Self::Warn => "warn",
             Self::Hint => "hint",
-            Self::Fault => "fault",
-            Self::Danger => "danger",
         }
     }
 }
@@ -77,20 +78,24 @@ pub enum Finding {
 struct Facts {
     code: &'static str,
     severity: Severity,
+    /// How much it matters at a server that is ready all the same.
+    at_ready: Severity,
     may_pass: bool,
 }
 
 impl Facts {
     const fn hint(code: &'static str) -> Self {
-        Self { code, severity: Severity::Hint, may_pass: false }
+        Self { code, severity: Severity::Hint, at_ready: Severity::Hint, may_pass: false }
     }
 
+    /// It keeps a server, or part of it, from being routed.
     const fn fault(code: &'static str) -> Self {
-        Self { code, severity: Severity::Fault, may_pass: false }
+        Self { code, severity: Severity::Bad, at_ready: Severity::Warn, may_pass: false }
     }
 
+    /// Somebody can do more than they were allowed to.
     const fn danger(code: &'static str) -> Self {
-        Self { code, severity: Severity::Danger, may_pass: false }
+        Self { code, severity: Severity::Bad, at_ready: Severity::Bad, may_pass: false }
     }
 
     /// The finding may disappear without anybody doing anything.
@@ -123,9 +128,14 @@ impl Finding {
         self.facts().code
     }
 
-    /// How much it matters.
+    /// How much it matters, unless it is about a server that is ready all the same.
     pub fn severity(&self) -> Severity {
         self.facts().severity
+    }
+
+    /// How much it matters if it is about a server that is ready all the same.
+    pub fn severity_at_ready(&self) -> Severity {
+        self.facts().at_ready
     }
 
     /// Whether a server that is still loading may have this finding: it does not listen yet, is slow, or says itself that it is

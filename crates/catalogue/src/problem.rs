@@ -40,9 +40,9 @@ impl Problem {
         Self { subject: ProblemSubject::Source(name.into()), finding: finding.into() }
     }
 
-    /// How much it matters.
-    pub fn severity(&self) -> Severity {
-        self.finding.severity()
+    /// Whether it may be intended.
+    pub fn is_hint(&self) -> bool {
+        self.finding.severity() == Severity::Hint
     }
 }
 

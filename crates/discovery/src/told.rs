@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalogue::{Catalogue, Finding, Problem, ProblemSubject, Severity};
+use catalogue::{Catalogue, Finding, Problem, ProblemSubject};
 use tracing::{debug, info, warn};
 
 /// The maximum number of problems logged at once; further ones are only counted.
@@ -27,7 +27,7 @@ impl Told {
     pub(crate) fn tell(&mut self, catalogue: &Catalogue) {
         let News { appeared, gone } = self.compare(catalogue.problems().iter().chain(catalogue.hints()));
         let (hints, problems): (Vec<&Problem>, Vec<&Problem>) =
-            appeared.iter().partition(|problem| problem.severity() == Severity::Hint);
+            appeared.iter().partition(|problem| problem.is_hint());
         each(
             &problems,
             |LoggedProblem { about, code, words }| warn!(%about, code, "problem: {words}"),

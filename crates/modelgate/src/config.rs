@@ -83,6 +83,8 @@ pub(crate) struct Config {
     pub(crate) models: Vec<(ModelGlobs, GivenModelSettings)>,
     /// What models cost.
     pub(crate) prices: PriceList,
+    /// The file, if there is one.
+    pub(crate) file: Option<PathBuf>,
     /// Where accounts and counts are kept in addition to the file.
     pub(crate) store: StoreConfig,
     /// How long usage is kept.
@@ -138,10 +140,36 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// What commands that need all secrets give [`Config::load_for`].
-pub(crate) const EVERY_SECRET: [&str; 1] = [""];
+/// The secrets that a command needs, of those that the file only says the place of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum NeededSecrets<'a> {
+    /// All of them.
+    All,
+    /// Those of the servers.
+    Servers,
+    /// Those of all webhooks and mailboxes.
+    Receivers,
+    /// Those of one webhook or mailbox, by its name.
+    Receiver(&'a str),
+    /// None.
+    None,
+}
+
+impl NeededSecrets<'_> {
+    /// Whether the secret whose place stands at this path is needed: `alerts.webhooks[0].secret.file`.
+    fn has(self, path: &str, root: &Mapping) -> bool {
+        match self {
+            Self::All => true,
+            Self::Servers => path.starts_with("servers["),
+            Self::Receivers => path.starts_with("alerts."),
+            Self::Receiver(name) => alerts::paths_of(name, root).any(|of| path.starts_with(&of)),
+            Self::None => false,
+        }
+    }
+}
+
 /// The file that is read if it exists and no other file is named.
-const DEFAULT_FILE: &str = "modelgate.yaml";
+pub(crate) const DEFAULT_FILE: &str = "modelgate.yaml";
 const TIME_ZONE: &str = "a name of the IANA time zone database, such as Europe/Berlin";
 
 /// The file to read: the one on the command line, else the one in `MODELGATE_CONFIG`, else `modelgate.yaml` in the working
@@ -157,24 +185,25 @@ impl Config {
     /// # Errors
     /// All errors, in the order in which the documentation lists the keys.
     pub(crate) fn load(command_line: Option<&Path>, env: &Env) -> Result<Self, ConfigErrors> {
-        Self::load_for(command_line, env, &EVERY_SECRET)
+        Self::load_for(command_line, env, NeededSecrets::All)
     }
 
-    /// Like [`load`](Self::load), for a command that needs the secrets of some sections only: of the others, those that cannot be read
-    /// are in [`unread_secrets`](Self::unread_secrets).
+    /// Like [`load`](Self::load), for a command that needs some secrets only: of the others, those that cannot be read are in
+    /// [`unread_secrets`](Self::unread_secrets).
     ///
     /// # Errors
     /// All errors but those.
     pub(crate) fn load_for(
         command_line: Option<&Path>,
         env: &Env,
-        needed: &[&str],
+        needed: NeededSecrets<'_>,
     ) -> Result<Self, ConfigErrors> {
-        let yaml = match locate(command_line, env) {
-            Some(path) => parse(&path)?,
+        let file = locate(command_line, env);
+        let yaml = match &file {
+            Some(path) => parse(path)?,
             None => Value::Null,
         };
-        Self::read(yaml, env, needed)
+        Self::read(yaml, env, needed).map(|config| Self { file, ..config })
     }
 
     /// Like [`load`](Self::load), with the text of a file.
@@ -182,7 +211,7 @@ impl Config {
     /// # Errors
     /// All errors, in the order in which the documentation lists the keys.
     pub(crate) fn of_text(text: &str, env: &Env) -> Result<Self, ConfigErrors> {
-        Self::read(parse_text(Path::new(DEFAULT_FILE), text)?, env, &EVERY_SECRET)
+        Self::read(parse_text(Path::new(DEFAULT_FILE), text)?, env, NeededSecrets::All)
     }
 
     /// The form of the file, as a JSON Schema; `None` never.
@@ -192,8 +221,8 @@ impl Config {
         report.into_schema()
     }
 
-    /// Reads it. The secrets of the sections whose names begin with one of `needed` must be there.
-    fn read(yaml: Value, env: &Env, needed: &[&str]) -> Result<Self, ConfigErrors> {
+    /// Reads it. The secrets that are `needed` must be there.
+    fn read(yaml: Value, env: &Env, needed: NeededSecrets<'_>) -> Result<Self, ConfigErrors> {
         let mut root = match yaml {
             Value::Null => Mapping::new(),
             Value::Mapping(mapping) => mapping,
@@ -215,7 +244,7 @@ impl Config {
         config.shown = shown::shown(&root);
         config.given = given;
         let mut unread = report.unread_secrets();
-        unread.retain(|error| !needed.iter().any(|section| error.place.starts_with(section)));
+        unread.retain(|error| !needed.has(&error.place, &root));
         let mut errors = report.into_errors();
         errors.retain(|error| !unread.contains(error));
         config.unread_secrets = unread;
@@ -243,6 +272,7 @@ impl Config {
             ),
             models: keys::read_models(root.sections("models")),
             prices: PriceList::default(),
+            file: None,
             store: StoreConfig { url: None, keep: Duration::ZERO, first_key: false },
             usage: UsageConfig { keep: Duration::ZERO },
             shared_limits: store::read_shared(root.section("shared_limits"), root.has("shared_limits")),

@@ -14,12 +14,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use store::Registry;
 
-use arguments::{AdminCommand, Args, Command, Keys, explain::Explain};
+use arguments::{AdminCommand, Alerts, Args, Command, Keys, explain::Explain};
 use commands::{
     accounts, admin, alerts, apply, backup, budgets, check, explain, generate, healthcheck, import, records,
     reference, registry, registry::CommandFailure, render, shell,
 };
-use config::{Config, EVERY_SECRET, Env};
+use config::{Config, Env, NeededSecrets};
 use output::tell;
 
 mod arguments;
@@ -99,16 +99,18 @@ fn command(args: &Args) -> &Command {
 }
 
 impl Command {
-    /// The sections of the configuration whose secrets it needs, where these are kept elsewhere: what [`Config::load_for`] takes.
-    fn needed_secrets(&self) -> &'static [&'static str] {
+    /// The secrets of the configuration that it needs.
+    fn needed_secrets(&self) -> NeededSecrets<'_> {
         match self {
-            Self::Serve | Self::Check { .. } => &EVERY_SECRET,
+            Self::Serve | Self::Check { .. } => NeededSecrets::All,
             // They survey servers. Without its key, a server would not answer as it answers the running Modelgate.
             Self::Render
             | Self::Explain(Explain::Container { .. } | Explain::Model { .. } | Explain::Request(_)) => {
-                &["servers"]
+                NeededSecrets::Servers
             }
-            Self::Alerts(_) => &["alerts"],
+            Self::Alerts(Alerts::Test { name }) => {
+                name.as_deref().map_or(NeededSecrets::Receivers, NeededSecrets::Receiver)
+            }
             Self::Explain(Explain::Middleware { .. })
             | Self::Healthcheck
             | Self::Reference { .. }
@@ -124,7 +126,7 @@ impl Command {
             | Self::Apply(_)
             | Self::Export
             | Self::Backup { .. }
-            | Self::Restore { .. } => &[],
+            | Self::Restore { .. } => NeededSecrets::None,
         }
     }
 }

@@ -231,23 +231,23 @@ impl StoreSync {
     }
 
     /// Handles changes in the store, made by this replica or by another.
-    async fn follow(&mut self, Changed { names, erased, and_more }: Changed) {
+    async fn follow(&mut self, changed: Changed) {
         let Ok(store) = self.registry.store() else { return };
-        let update = match timeout(WRITE, read_some(&store, &names)).await {
+        let update = match timeout(WRITE, read_some(&store, &changed.names)).await {
             Ok(Ok(update)) => update,
             Ok(Err(error)) => return self.lost(&error),
             Err(_) => return self.lost(&late()),
         };
         if let Some(reading) = self.link.reading() {
             // The reading under way may have read these accounts before they changed.
-            reading.meanwhile.add(&names);
+            reading.meanwhile.add(&changed.names);
         }
-        self.gone.forget(&names, &erased);
+        self.gone.follow(&changed);
         let is_all = self.policy_source.apply(update);
-        self.policy_source.forget_revoked_of(&erased);
+        self.policy_source.forget_revoked_of(&changed.erased);
         self.shared.replace_policy(Arc::clone(&self.policy_source.policy));
         report(&self.policy_source, &self.registry);
-        if and_more || !is_all {
+        if changed.and_more || !is_all {
             self.read_anew(Cause::Store);
         }
     }
@@ -351,6 +351,8 @@ impl StoreSync {
                 // A reading from before would put outdated accounts in force; it ends with the old link.
                 self.link = Link::up(following, self.link.pause());
                 self.outbox.learn(&self.shared, counted);
+                // What changed meanwhile is not known.
+                self.gone.follow(&Changed { and_more: true, ..Changed::default() });
                 self.put_in_force(policy_source);
             }
             Err(error) => {

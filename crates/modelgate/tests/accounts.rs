@@ -650,6 +650,31 @@ async fn keys_without_names_come_page_by_page(place: TestStore) {
     assert_eq!(names(), "ml ml-2 ml-3 ml-3-2 ml-4 ml-5 ml-6 ml-7");
 }
 
+/// Regression: in the wrong folder these commands spoke of keys of a file, and did not say that there was none.
+#[test]
+fn in_an_empty_folder_the_missing_file_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("modelgate.yaml").display().to_string();
+    for arguments in [
+        &["usage"][..],
+        &["usage", "recost", "--from", "2026-11-01"],
+        &["audit"],
+        &["export"],
+        &["apply", "accounts.yaml"],
+        &["backup", "backup.db"],
+        &["keys", "create", "x"],
+    ] {
+        let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+        let output = command.current_dir(folder.path()).args(arguments).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {said}");
+        assert!(said.contains(&format!("there is no configuration file {missing}")), "{arguments:?}: {said}");
+        assert!(said.contains("MODELGATE_STATE_DIR") && said.contains("--config"), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "nothing was made");
+}
+
 #[test]
 fn without_a_store_the_file_is_listed_and_what_to_set_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -685,6 +710,7 @@ fn without_a_store_the_file_is_listed_and_what_to_set_is_said() {
         let (code, stdout, said) = run(&config, arguments);
         assert_eq!((code, stdout.as_str()), (Some(64), ""), "{arguments:?}: {said}");
         assert!(said.contains("MODELGATE_STATE_DIR") && said.contains("store.url"), "{arguments:?}: {said}");
+        assert!(said.contains("/modelgate.yaml has neither"), "{arguments:?}: {said}");
     }
     let (code, _, said) = run("docker: { enabled: maybe }", &["keys", "list"]);
     assert!(code == Some(64) && said.contains("docker.enabled"), "{said}");

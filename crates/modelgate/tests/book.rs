@@ -192,7 +192,7 @@ async fn the_way_without_containers_leads_to_an_answer() {
     let all = pages(&root());
     let page = all.iter().find(|page| page.path == programs::PAGE).expect("the page");
     let commands = programs::follow(page, &traefik).await;
-    assert!(commands >= 8, "{commands}");
+    assert!(commands >= 11, "{commands}");
 }
 
 /// Lines of clients are run by `sdks.rs`.

@@ -164,7 +164,10 @@ fn litellms_keys() {
     assert_eq!(folder.owner("sk-two").as_deref(), Some("default_user_id"), "{yaml_without}");
     assert_eq!(folder.owner("sk-rich"), None, "its limits per model hold it still");
     assert!(told.contains("--without colour: nothing here is restricted by that"), "{told}");
-    assert!(told.contains("left out: keys.json: keys[1] default_user_id: its max_budget"), "{told}");
+    assert!(
+        told.contains("imported without this: keys.json: keys[1] default_user_id: its max_budget"),
+        "{told}"
+    );
     assert!(!yaml.contains("sk-") && !told.contains("sk-in-clear"), "{yaml}{told}");
 }
 
@@ -263,7 +266,7 @@ fn what_is_spent_of_litellms_budgets_is_taken_over() {
     assert_eq!(status, Some(0), "{told}");
     assert!(
         told.contains(
-            "left out: key monthly: 2.500000001 of its budget is spent; only --store takes that over"
+            "imported without this: key monthly: 2.500000001 of its budget is spent; only --store takes that over"
         ),
         "{told}"
     );
@@ -274,7 +277,7 @@ fn what_is_spent_of_litellms_budgets_is_taken_over() {
         "spent already: consumer research: 30.75 of its budget",
         "spent already: key monthly: 2.500000001 of its budget; the budget begins anew at ",
         " here, and at 2099-01-01T00:00:00Z there",
-        "left out: key over: 4 was spent in a period that is over there",
+        "imported without this: key over: 4 was spent in a period that is over there",
         "spent already: key ever: 1.25 of its budget",
         "odd: its spend (\"a lot\") is no amount from 0 to 1000000000",
         "odd: its budget_reset_at (\"soon\") is no time in UTC",

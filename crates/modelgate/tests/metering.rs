@@ -488,7 +488,11 @@ async fn usage_says_what_the_answers_said(
     assert_eq!(run(PRICES, &listed)[0], day);
     let free = PRICES.replace("request: 0.001", "request: 0");
     let cheaper = billions(0, number(&day, "prompt_tokens"), number(&day, "completion_tokens"));
-    let recosted = run(&free, &["recost", "--from", day["day"].as_str().expect("a day")]);
+    let recost = ["recost", "--from", day["day"].as_str().expect("a day")];
+    let planned = run(&free, &[&recost[..], &["--dry-run"]].concat());
+    assert_eq!((&planned["before"], &planned["after"]), (&day["cost"], &json!(cheaper)));
+    assert_eq!(run(&free, &listed)[0]["cost"], day["cost"], "{planned}");
+    let recosted = run(&free, &recost);
     assert_eq!((&recosted["before"], &recosted["after"]), (&day["cost"], &json!(cheaper)));
     assert_eq!(run(&free, &listed)[0]["cost"], json!(cheaper), "{recosted}");
     assert_eq!(run(&free, &["recost", "--from", "2026-01-01"])["rows_of_usage"], 0, "it was done");

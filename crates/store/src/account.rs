@@ -191,7 +191,7 @@ impl Store {
         }
         if kind == AccountKind::Key {
             keep_digests(&mut transaction, name, (&known.document, None), audit.at).await?;
-            forget_networks(&mut transaction, name).await?;
+            forget_networks(&mut transaction, &[name.to_owned()]).await?;
         }
         sqlx::query("DELETE FROM accounts WHERE kind = $1 AND name = $2")
             .bind(kind.as_str())
@@ -304,7 +304,7 @@ impl Store {
                 .map(|account| Conflict::Exists(A::KIND, account.name().to_owned()));
             conflicts.extend(there);
             let names: Vec<&str> = written.iter().map(String::as_str).collect();
-            note_new(&mut transaction, A::KIND, &names).await?;
+            note_changes(&mut transaction, A::KIND.as_str(), &names).await?;
             audit.insert_all(&mut transaction, A::KIND, &names).await?;
         }
         self.commit(transaction).await?;
@@ -374,10 +374,11 @@ async fn insert_all<A: Account>(
     written.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
-/// Records new accounts as numbered changes.
-async fn note_new(
+/// Records at most [`AT_ONCE`] changes, each with a number of its own. `what` is a kind of account, or
+/// [`ERASED_CONSUMER`](crate::follow::ERASED_CONSUMER). Other writers wait until this transaction has ended.
+pub(crate) async fn note_changes(
     connection: &mut AnyConnection,
-    kind: AccountKind,
+    what: &'static str,
     names: &[&str],
 ) -> Result<(), StoreError> {
     if names.is_empty() {
@@ -395,22 +396,21 @@ async fn note_new(
         .iter()
         .zip(revisions)
         .fold(sqlx::query(sqlx::AssertSqlSafe(statement)), |query, (name, revision)| {
-            query.bind(revision).bind(kind.as_str()).bind(*name)
+            query.bind(revision).bind(what).bind(*name)
         });
     query.execute(connection).await?;
     Ok(())
 }
 
 /// Allocates the number of a change. Other writers wait until this transaction has ended.
-pub(crate) async fn next_revision(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+async fn next_revision(connection: &mut AnyConnection) -> Result<i64, StoreError> {
     let row = sqlx::query("UPDATE revision SET value = value + 1 WHERE only_row = 1 RETURNING value")
         .fetch_one(connection)
         .await?;
     Ok(row.try_get(0)?)
 }
 
-/// `what` is a kind of account, or [`ERASED_CONSUMER`](crate::follow::ERASED_CONSUMER).
-pub(crate) async fn note_change(
+async fn note_change(
     connection: &mut AnyConnection,
     revision: i64,
     what: &'static str,

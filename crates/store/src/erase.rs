@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Row as _, query::Query};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl,
-    account::{next_revision, note_change},
+    account::note_changes,
     database::{AT_ONCE, parameters},
     follow::ERASED_CONSUMER,
     networks::forget_networks,
@@ -90,7 +90,7 @@ impl Store {
             }
         }
         let mut transaction = self.begin().await?;
-        forget_told_alerts(&mut transaction, &format!("{} {}", person.kind(), person.name())).await?;
+        forget_told_alerts(&mut transaction, &[format!("{} {}", person.kind(), person.name())]).await?;
         let details = json!({ "entries": erased.audit, "rows_of_usage": erased.usage });
         let audit = audit.about(format!("{} {ERASED}", person.kind())).with(details);
         audit.insert(&mut transaction).await?;
@@ -103,29 +103,28 @@ impl Store {
     async fn erase_keys(&self, person: &Person) -> Result<(), StoreError> {
         let mut keys: BTreeSet<String> = self.keys_of(person).await?.into_iter().collect();
         let mut transaction = self.begin().await?;
-        let mut revision = next_revision(&mut transaction).await?;
-        let revoked = match person {
+        // Its number is taken first: all writers wait for that.
+        let (what, revoked) = match person {
             Person::Key(name) => {
                 keys.insert(name.clone());
-                sqlx::query("DELETE FROM revoked_keys WHERE name = $1 RETURNING name")
+                (AccountKind::Key.as_str(), "DELETE FROM revoked_keys WHERE name = $1 RETURNING name")
             }
-            Person::Consumer(name) => {
-                // Of keys that were only ever in a file, the store does not know.
-                note_change(&mut transaction, revision, ERASED_CONSUMER, name).await?;
-                revision = next_revision(&mut transaction).await?;
-                sqlx::query("DELETE FROM revoked_keys WHERE consumer = $1 RETURNING name")
+            // Of keys that were only ever in a file, the store does not know.
+            Person::Consumer(_) => {
+                (ERASED_CONSUMER, "DELETE FROM revoked_keys WHERE consumer = $1 RETURNING name")
             }
         };
-        for row in revoked.bind(person.name()).fetch_all(&mut *transaction).await? {
+        note_changes(&mut transaction, what, &[person.name()]).await?;
+        for row in sqlx::query(revoked).bind(person.name()).fetch_all(&mut *transaction).await? {
             keys.insert(row.try_get(0)?);
         }
-        for (index, key) in keys.iter().enumerate() {
-            if index > 0 {
-                revision = next_revision(&mut transaction).await?;
-            }
-            forget_networks(&mut transaction, key).await?;
-            forget_told_alerts(&mut transaction, &format!("key {key}")).await?;
-            note_change(&mut transaction, revision, AccountKind::Key.as_str(), key).await?;
+        for some in Vec::from_iter(keys).chunks(AT_ONCE) {
+            forget_networks(&mut transaction, some).await?;
+            let owners: Vec<String> = some.iter().map(|key| format!("key {key}")).collect();
+            forget_told_alerts(&mut transaction, &owners).await?;
+            let is_noted = |key: &&str| matches!(person, Person::Key(name) if name == key);
+            let others: Vec<&str> = some.iter().map(String::as_str).filter(|key| !is_noted(key)).collect();
+            note_changes(&mut transaction, AccountKind::Key.as_str(), &others).await?;
         }
         self.commit(transaction).await
     }

@@ -204,12 +204,16 @@ impl Store {
     }
 }
 
-/// Forgets what is known of a key.
-pub(crate) async fn forget_networks(connection: &mut AnyConnection, key: &str) -> Result<(), StoreError> {
-    for statement in
-        ["DELETE FROM key_networks WHERE key_name = $1", "DELETE FROM new_networks WHERE key_name = $1"]
-    {
-        sqlx::query(statement).bind(key.to_owned()).execute(&mut *connection).await?;
+/// Forgets what is known of at most [`AT_ONCE`] keys.
+pub(crate) async fn forget_networks(
+    connection: &mut AnyConnection,
+    keys: &[String],
+) -> Result<(), StoreError> {
+    for table in ["key_networks", "new_networks"] {
+        let statement = format!("DELETE FROM {table} WHERE key_name IN ({})", parameters(1, keys.len()));
+        let query =
+            keys.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, key| query.bind(key.clone()));
+        query.execute(&mut *connection).await?;
     }
     Ok(())
 }

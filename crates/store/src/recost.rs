@@ -16,6 +16,8 @@ pub struct RecostDays {
     pub from: String,
     /// The last day, inclusive.
     pub to: Option<String>,
+    /// Whether it is only found out what would change.
+    pub dry_run: bool,
 }
 
 /// What has changed.
@@ -23,6 +25,8 @@ pub struct RecostDays {
 pub struct Recosted {
     /// Rows of usage by day whose cost is another one now.
     pub rows: u64,
+    /// Those of them that cost nothing before: from before their model had a price, for example.
+    pub free_before: u64,
     /// What all usage of those days cost before, in units of 10⁻⁹ of the currency.
     pub before: i64,
     /// What it costs now.
@@ -31,7 +35,7 @@ pub struct Recosted {
 
 impl Store {
     /// Sets the cost of each row of usage to what `cost` says of its day, model and counts. `audit` says who does it. If it fails
-    /// in the middle, it can be done again.
+    /// in the middle, it can be done again. With `dry_run` nothing is set.
     ///
     /// # Errors
     /// The store does not answer.
@@ -44,18 +48,22 @@ impl Store {
         let mut recosted = Recosted::default();
         for table in [UsageTable::Days, UsageTable::Hours] {
             for day in self.days_between(table, days).await? {
-                let of_day = self.recost_day(table, &day, &cost).await?;
+                let of_day = self.recost_day(table, (&day, days.dry_run), &cost).await?;
                 if table == UsageTable::Days {
                     recosted.rows += of_day.rows;
+                    recosted.free_before += of_day.free_before;
                     recosted.before = recosted.before.saturating_add(of_day.before);
                     recosted.after = recosted.after.saturating_add(of_day.after);
                 }
             }
         }
+        if days.dry_run {
+            return Ok(recosted);
+        }
         let mut transaction = self.begin().await?;
-        let Recosted { rows, before, after } = recosted;
+        let Recosted { rows, free_before, before, after } = recosted;
         let details = json!({
-            "from": days.from, "to": days.to, "rows_of_usage": rows,
+            "from": days.from, "to": days.to, "rows_of_usage": rows, "rows_that_cost_nothing_before": free_before,
             "cost": { "before_in_billionths": before, "after_in_billionths": after },
         });
         audit.about("usage".to_owned()).with(details).insert(&mut transaction).await?;
@@ -76,7 +84,7 @@ impl Store {
     async fn recost_day(
         &self,
         table: UsageTable,
-        day: &str,
+        (day, dry_run): (&str, bool),
         cost: impl Fn(&UsageRow) -> i64,
     ) -> Result<Recosted, StoreError> {
         let (name, time) = (table.name(), table.time());
@@ -102,6 +110,9 @@ impl Store {
             recosted.after = recosted.after.saturating_add(after);
             if before != after {
                 recosted.rows += 1;
+                recosted.free_before += u64::from(before == 0);
+            }
+            if before != after && !dry_run {
                 let sums_of = read.clone();
                 let query = sqlx::query(AssertSqlSafe(update.clone())).bind(after);
                 let query = query.bind(read.key).bind(read.consumer).bind(read.model);

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sqlx::{AnyConnection, Row as _, any::AnyRow};
+use sqlx::{AnyConnection, AssertSqlSafe, Row as _, any::AnyRow};
 
-use crate::{Store, StoreError, database::millis};
+use crate::{
+    Store, StoreError,
+    database::{AT_ONCE, millis, parameters, rows},
+};
 
 /// An alert that was told, and that is not known to be over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,42 +56,59 @@ impl Store {
         sqlx::query(statement).fetch_all(&self.pool).await?.iter().map(read).collect()
     }
 
-    /// Notes what was told, and forgets what is over, by receiver, code and what it is about.
+    /// Notes what was told, and forgets what is over, by receiver, code and what it is about. No two that were told may be the same in
+    /// these three.
     ///
     /// # Errors
     /// If the database does not answer as it should; then nothing was noted.
     pub async fn note_told_alerts(&self, told: &[ToldAlert], over: &[[String; 3]]) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        for [receiver, code, about] in over {
-            let statement = "DELETE FROM told_alerts WHERE receiver = $1 AND code = $2 AND about = $3";
-            let query = sqlx::query(statement).bind(receiver.clone()).bind(code.clone()).bind(about.clone());
+        for some in over.chunks(AT_ONCE) {
+            let statement = format!(
+                "DELETE FROM told_alerts WHERE (receiver, code, about) IN (VALUES {})",
+                rows(some.len(), 3)
+            );
+            let query = some
+                .iter()
+                .flatten()
+                .fold(sqlx::query(AssertSqlSafe(statement)), |query, part| query.bind(part.clone()));
             query.execute(&mut *transaction).await?;
         }
-        for ToldAlert { receiver, code, about, owner, what, page, at, refused } in told.iter().cloned() {
-            let statement = "INSERT INTO told_alerts \
-                 (receiver, code, about, owner, what, page, told_at, refused_at, refused_with) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (receiver, code, about) DO UPDATE \
-                 SET owner = excluded.owner, what = excluded.what, page = excluded.page, \
-                 told_at = excluded.told_at, refused_at = excluded.refused_at, refused_with = excluded.refused_with";
-            let (refused_at, refused_with) = refused.map_or((0, 0), |(at, with)| (millis(at), with));
-            let refused_with = i64::try_from(refused_with).unwrap_or(i64::MAX);
-            let query = sqlx::query(statement).bind(receiver).bind(code).bind(about).bind(owner);
-            let query = query.bind(what).bind(page).bind(millis(at)).bind(refused_at).bind(refused_with);
-            query.execute(&mut *transaction).await?;
+        for some in told.chunks(AT_ONCE) {
+            write(&mut transaction, some).await?;
         }
         transaction.commit().await?;
         Ok(())
     }
 }
 
-/// Forgets what was told of an owner: `key alice`.
+async fn write(connection: &mut AnyConnection, told: &[ToldAlert]) -> Result<(), StoreError> {
+    let statement = format!(
+        "INSERT INTO told_alerts (receiver, code, about, owner, what, page, told_at, refused_at, refused_with) VALUES {}
+         ON CONFLICT (receiver, code, about) DO UPDATE SET owner = excluded.owner, what = excluded.what,
+         page = excluded.page, told_at = excluded.told_at, refused_at = excluded.refused_at,
+         refused_with = excluded.refused_with",
+        rows(told.len(), 9)
+    );
+    let query = told.iter().cloned().fold(sqlx::query(AssertSqlSafe(statement)), |query, told| {
+        let ToldAlert { receiver, code, about, owner, what, page, at, refused } = told;
+        let (refused_at, refused_with) = refused.map_or((0, 0), |(at, with)| (millis(at), with));
+        let refused_with = i64::try_from(refused_with).unwrap_or(i64::MAX);
+        let query = query.bind(receiver).bind(code).bind(about).bind(owner).bind(what).bind(page);
+        query.bind(millis(at)).bind(refused_at).bind(refused_with)
+    });
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets what was told of at most [`AT_ONCE`] owners: `key alice`.
 pub(crate) async fn forget_told_alerts(
     connection: &mut AnyConnection,
-    owner: &str,
+    owners: &[String],
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM told_alerts WHERE owner = $1")
-        .bind(owner.to_owned())
-        .execute(connection)
-        .await?;
+    let statement = format!("DELETE FROM told_alerts WHERE owner IN ({})", parameters(1, owners.len()));
+    let query =
+        owners.iter().fold(sqlx::query(AssertSqlSafe(statement)), |query, owner| query.bind(owner.clone()));
+    query.execute(connection).await?;
     Ok(())
 }

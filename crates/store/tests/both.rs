@@ -3,7 +3,7 @@
 mod common;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
@@ -33,6 +33,7 @@ with_both! {
     entries_say_when_and_from_where_it_was_and_are_there_once
     whoever_asks_for_the_command_line_finds_all_of_its_users
     keys_are_made_rotated_and_shown_once
+    a_consumer_of_many_keys_is_erased
     a_file_comes_first
     changes_at_once_undo_nothing
     old_changes_are_forgotten
@@ -560,6 +561,47 @@ async fn what_is_gone_is_known_until_the_name_is_erased(registry: &Registry, key
     let heard = changes.changed(Duration::from_secs(5)).await.expect("an answer");
     let accounts = vec![(AccountKind::Key, "alice".into())];
     assert_eq!(heard, Some(Change::Some { accounts, erased: vec!["team".into()] }));
+}
+
+/// More keys than a statement has.
+async fn a_consumer_of_many_keys_is_erased(place: TestStore) {
+    let store = place.open().await;
+    let keys: Vec<KeySpec> = (0..1_001).map(|n| key(&format!("k{n}"))).collect();
+    let keys: Vec<KeySpec> = keys.into_iter().map(|key| KeySpec { consumer: "team".into(), ..key }).collect();
+    store.create_all(&keys, &audit()).await.expect("written");
+    let (names, at) =
+        (keys.iter().map(|key| key.name.clone()), SystemTime::UNIX_EPOCH + Duration::from_secs(9));
+    let told: Vec<ToldAlert> = names
+        .map(|name| ToldAlert {
+            receiver: "ops".into(),
+            code: "budget_50".into(),
+            about: format!("budget of key {name}"),
+            owner: format!("key {name}"),
+            what: "5 of 10".into(),
+            page: "/keys".into(),
+            at,
+            refused: None,
+        })
+        .collect();
+    store.note_told_alerts(&told, &[]).await.expect("noted");
+    assert_eq!(store.told_alerts().await.expect("told").len(), 1_001);
+    let over: Vec<[String; 3]> = told[..700]
+        .iter()
+        .map(|told| [told.receiver.clone(), told.code.clone(), told.about.clone()])
+        .collect();
+    store.note_told_alerts(&told[700..], &over).await.expect("noted");
+    let left: BTreeSet<String> =
+        store.told_alerts().await.expect("told").into_iter().map(|told| told.owner).collect();
+    assert_eq!(left, told[700..].iter().map(|told| told.owner.clone()).collect());
+    let mut changes = store.follow().await.expect("followed");
+    store.erase(&Person::Consumer("team".into()), audit()).await.expect("erased");
+    assert_eq!(store.told_alerts().await.expect("told"), []);
+    let Some(Change::Some { accounts, erased }) =
+        changes.changed(Duration::from_secs(5)).await.expect("an answer")
+    else {
+        panic!("each is named")
+    };
+    assert_eq!((accounts.len(), erased), (1_001, vec!["team".to_owned()]));
 }
 
 async fn a_file_comes_first(place: TestStore) {

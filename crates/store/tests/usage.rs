@@ -411,25 +411,38 @@ async fn a_wrong_price_is_put_right(place: TestStore) {
     let costs =
         async |by: &str| -> Vec<i64> { list(&store, by).await.iter().map(|row| row.counts.cost).collect() };
     assert_eq!(costs("day").await, [10 * PRICE, 107 * PRICE, 2 * PRICE]);
-    let days = |from: &str, to: Option<&str>| RecostDays { from: from.into(), to: to.map(Into::into) };
+    let days = |from: &str, to: Option<&str>| RecostDays {
+        from: from.into(),
+        to: to.map(Into::into),
+        dry_run: false,
+    };
     let recost = async |days, price| {
         let operator = Actor { name: "ada".into(), origin: None };
         let audit = Audit::new(&operator, "usage recosted");
         store.recost(&days, |row| price * row.counts.tokens(), audit).await.expect("recosted")
     };
     let only = days("2026-11-21", Some("2026-11-21"));
-    let expected = Recosted { rows: 2, before: 107 * PRICE, after: 107 * 7 };
+    let expected = Recosted { rows: 2, free_before: 0, before: 107 * PRICE, after: 107 * 7 };
+    assert_eq!(recost(RecostDays { dry_run: true, ..only.clone() }, 7).await, expected);
+    assert_eq!(costs("day").await, [10 * PRICE, 107 * PRICE, 2 * PRICE], "nothing was changed");
     assert_eq!(recost(only.clone(), 7).await, expected);
     assert_eq!(costs("day").await, [10 * PRICE, 107 * 7, 2 * PRICE]);
     assert_eq!(costs("hour").await.iter().sum::<i64>(), 12 * PRICE + 107 * 7);
-    assert_eq!(recost(only, 7).await, Recosted { rows: 0, before: 107 * 7, after: 107 * 7 }, "again");
+    let again = Recosted { rows: 0, free_before: 0, before: 107 * 7, after: 107 * 7 };
+    assert_eq!(recost(only, 7).await, again);
     recost(days("2026-11-20", None), 1).await;
     assert_eq!(costs("day").await, [10, 107, 2]);
     sums_agree(&store).await;
+    // What cost nothing, as before there were prices, is told apart.
+    let first = days("2026-11-20", Some("2026-11-20"));
+    assert_eq!(recost(first.clone(), 0).await.free_before, 0);
+    let priced = Recosted { rows: 1, free_before: 1, before: 0, after: 20 };
+    assert_eq!(recost(first, 2).await, priced);
+    sums_agree(&store).await;
     let filter = AuditFilter { action: Some("usage recosted".into()), limit: 10, ..AuditFilter::default() };
     let entries = store.audit(&filter).await.expect("the log");
-    let oldest = entries.last().expect("three");
-    assert_eq!((entries.len(), &*oldest.actor, &*oldest.subject), (3, "ada", "usage"));
+    let oldest = entries.last().expect("five");
+    assert_eq!((entries.len(), &*oldest.actor, &*oldest.subject), (5, "ada", "usage"));
     let details: serde_json::Value = serde_json::from_str(&oldest.details.to_string()).expect("JSON");
     assert_eq!(
         details["cost"],

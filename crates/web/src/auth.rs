@@ -464,14 +464,14 @@ fn allow(
 #[cfg(test)]
 mod tests {
     use access::{Consumer, Key, KeyDigest, ModelGlobs, Policy, RevokedKey, TokenFault};
-    use catalogue::{
-        Catalogue, Kind, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl, Setting,
-        channel,
-    };
+    use catalogue::channel;
     use prices::{Amount, PriceEntry, PriceList};
 
     use super::*;
-    use crate::Settings;
+    use crate::{
+        Settings,
+        testing::{catalogue_of, server, set_up},
+    };
 
     #[test]
     fn a_clients_address_stands_as_deep_as_there_are_proxies() {
@@ -583,16 +583,9 @@ mod tests {
     #[tokio::test]
     async fn who_waits_goes_on_when_another_request_has_ended_and_says_how_long_it_has_waited() {
         const PAUSE: Duration = Duration::from_millis(60);
-        let mut spec = ServerSpec::configured("gpu", ServerUrl::http("10.0.0.1", 8000));
-        for (key, text) in [("strategy", "least-busy"), ("pick.wait", "20s"), ("pick.max_requests", "1")] {
-            let setting = Setting::find(key).expect("a setting");
-            setting.read(text, &mut spec.settings, &mut spec.model_settings).expect(text);
-        }
-        let models = vec![ModelCard::named(ModelName::new("llama").expect("a name"))];
-        let (state, listed_as) = (ServerState::Ready, Kind::Vllm);
-        let server = ServerRecord { spec, state, listed_as, has_others: false, models };
+        let settings = [("strategy", "least-busy"), ("pick.wait", "20s"), ("pick.max_requests", "1")];
         let (mut publisher, reader) = channel();
-        publisher.publish(Catalogue::assemble([server], Vec::new()));
+        publisher.publish(catalogue_of([set_up(server("gpu", &["llama"]), &settings)]));
         let shared = Shared::with_catalogue(reader);
         let mut settings = Shared::usual_settings();
         settings.traefik.traces = true;
@@ -630,14 +623,8 @@ mod tests {
     /// Only the model's own name was looked up, so one that has its price by its alias was never named.
     #[tokio::test]
     async fn a_path_that_is_not_counted_is_told_by_the_name_that_has_the_price() {
-        let mut spec = ServerSpec::configured("gpu", ServerUrl::http("10.0.0.1", 8000));
-        let setting = Setting::find("aliases").expect("a setting");
-        setting.read("fast=llama", &mut spec.settings, &mut spec.model_settings).expect("an alias");
-        let models = vec![ModelCard::named(ModelName::new("llama").expect("a name"))];
-        let (state, listed_as) = (ServerState::Ready, Kind::Vllm);
-        let server = ServerRecord { spec, state, listed_as, has_others: false, models };
         let (mut publisher, reader) = channel();
-        publisher.publish(Catalogue::assemble([server], Vec::new()));
+        publisher.publish(catalogue_of([set_up(server("gpu", &["llama"]), &[("aliases", "fast=llama")])]));
         let shared = Shared::with_catalogue(reader);
         let price = Price { image: Amount(1), ..Price::default() };
         let entry = |text: &str| PriceEntry {

@@ -98,7 +98,7 @@ pub struct LookedBudgets {
 }
 
 /// A budget by the names of its owner and model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedBudget<'a> {
     /// `key`, `consumer` or `model`.
     pub kind: &'a str,
@@ -108,11 +108,25 @@ pub struct NamedBudget<'a> {
     pub of_model: Option<&'a str>,
 }
 
+/// A budget that has refused a request before the start.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedBudget<'a> {
+    /// Whose budget it is.
+    pub budget: NamedBudget<'a>,
+    /// Its period.
+    pub per: Calendar,
+    /// When it has refused a request last.
+    pub at: SystemTime,
+    /// What was left then, in units of 10⁻⁹ of the currency.
+    pub remaining: u64,
+}
+
 /// A budget of which something is spent.
 #[derive(Debug)]
 struct Used {
     demand: QuotaDemand,
-    key: Arc<Key>,
+    /// One whose budget it is: that was seen first, or took its place.
+    key: ArcSwap<Key>,
     model: Box<str>,
     /// Keys of identity providers' tokens are in no policy, and a model's own budget is no key's.
     is_of_policy: bool,
@@ -298,27 +312,30 @@ impl BudgetEvents {
         });
     }
 
-    /// Before the start a request was refused, when this much was left. Returns whether that is settled: the budget is known, or it
-    /// is too long ago.
-    pub(crate) fn was_refused(
-        &self,
-        (per, budget): (Calendar, NamedBudget<'_>),
-        (at, remaining): (SystemTime, u64),
-        (limiters, now): (&Limiters<SystemClock>, SystemTime),
-    ) -> bool {
-        if seconds(now).saturating_sub(seconds(at)) >= REFUSED.as_secs() {
-            return true;
+    /// Before the start requests were refused, when this much of these budgets was left. Returns for each whether that is settled: the
+    /// budget is known, or it is too long ago.
+    pub(crate) fn were_refused(&self, refused: &[RefusedBudget<'_>], now: SystemTime) -> Vec<bool> {
+        let is_over = |at: SystemTime| seconds(now).saturating_sub(seconds(at)) >= REFUSED.as_secs();
+        let mut settled: Vec<bool> = refused.iter().map(|refused| is_over(refused.at)).collect();
+        let open = refused.iter().enumerate().filter(|(index, _)| !settled[*index]);
+        let wanted: HashMap<_, usize> =
+            open.map(|(index, refused)| ((refused.budget, refused.per.name()), index)).collect();
+        if wanted.is_empty() {
+            return settled;
         }
-        let wanted = (budget.kind, budget.name, budget.of_model, per.name());
-        let all = self.used.pin();
-        let Some(used) = all.values().find(|used| used.now(limiters, now).named() == wanted) else {
-            return false;
-        };
-        // It may have refused another one since.
-        if used.refused_at.load(Ordering::Relaxed) < seconds(at) {
-            used.refused(remaining, at);
+        for used in self.used.pin().values() {
+            let (key, per) = (used.key.load(), used.demand.quota().per().name());
+            let names = (key.name.as_str(), key.consumer.name.as_str());
+            let budget = NamedBudget::of(used.demand.scope(), names, &used.model);
+            let Some(&index) = wanted.get(&(budget, per)) else { continue };
+            settled[index] = true;
+            let RefusedBudget { at, remaining, .. } = refused[index];
+            // It may have refused another one since.
+            if used.refused_at.load(Ordering::Relaxed) < seconds(at) {
+                used.refused(remaining, at);
+            }
         }
-        true
+        settled
     }
 
     fn send(&self, event: &BudgetEvent) {
@@ -333,7 +350,7 @@ impl BudgetEvents {
     pub(crate) fn used(
         &self,
         limiters: &Limiters<SystemClock>,
-        policy: &Policy,
+        (policy, catalogue): (&Policy, Option<&Catalogue>),
         now: SystemTime,
     ) -> Vec<BudgetUsed> {
         let used = self.used.pin();
@@ -343,14 +360,15 @@ impl BudgetEvents {
         };
         let in_force = LazyCell::new(|| KeysInForce::new(policy));
         let is_gone = |key: &Key| policy.key(&key.digest).is_none();
-        for (tag, known) in used.iter().filter(|(_, known)| known.is_of_policy && is_gone(&known.key)) {
+        for known in used.values().filter(|known| known.is_of_policy && is_gone(&known.key.load())) {
             if let Some(key) = in_force.instead_of(known) {
-                used.insert(*tag, known.with(key));
+                known.key.store(Arc::clone(key));
             }
         }
-        used.retain(|_, used| !is_over(used) && used.applies(policy));
+        used.retain(|_, used| !is_over(used) && used.applies(policy, catalogue));
         let mut found: Vec<_> = used.values().map(|used| used.now(limiters, now)).collect();
-        found.sort_by(|a, b| a.named().cmp(&b.named()));
+        let order = |used: &BudgetUsed| used.budget.per().name();
+        found.sort_by(|a, b| a.names().cmp(&b.names()).then_with(|| order(a).cmp(order(b))));
         found
     }
 }
@@ -371,11 +389,10 @@ impl<'a> KeysInForce<'a> {
 
     /// Whoever else has the budget of a key that was replaced or deleted: its successor, or another key of its consumer.
     fn instead_of(&self, used: &Used) -> Option<&'a Arc<Key>> {
+        let key = used.key.load();
         match used.demand.scope() {
-            Scope::Key | Scope::KeyAndModel => self.by_name.get(used.key.name.as_str()),
-            Scope::Consumer | Scope::ConsumerAndModel => {
-                self.by_consumer.get(used.key.consumer.name.as_str())
-            }
+            Scope::Key | Scope::KeyAndModel => self.by_name.get(key.name.as_str()),
+            Scope::Consumer | Scope::ConsumerAndModel => self.by_consumer.get(key.consumer.name.as_str()),
             Scope::Model | Scope::Address => None,
         }
         .copied()
@@ -425,26 +442,12 @@ impl Used {
         let is_of_model_alone = matches!(demand.scope(), Scope::Model | Scope::Address);
         Self {
             demand: demand.clone(),
-            key: Arc::clone(key),
+            key: ArcSwap::new(Arc::clone(key)),
             model: model.into(),
             is_of_policy: !is_of_model_alone && policy.key(&key.digest).is_some(),
             told: AtomicU8::new(told),
             refused_at: AtomicU64::new(0),
             refused_with: AtomicU64::new(0),
-        }
-    }
-
-    /// The same budget, of another key in force.
-    fn with(&self, key: &Arc<Key>) -> Self {
-        let copy = |of: &AtomicU64| AtomicU64::new(of.load(Ordering::Relaxed));
-        Self {
-            demand: self.demand.clone(),
-            key: Arc::clone(key),
-            model: self.model.clone(),
-            is_of_policy: true,
-            told: AtomicU8::new(self.told.load(Ordering::Relaxed)),
-            refused_at: copy(&self.refused_at),
-            refused_with: copy(&self.refused_with),
         }
     }
 
@@ -454,11 +457,14 @@ impl Used {
     }
 
     /// Whether the limit still is what it was, and the key is there.
-    fn applies(&self, policy: &Policy) -> bool {
+    fn applies(&self, policy: &Policy, catalogue: Option<&Catalogue>) -> bool {
         let has = |limits: &Limits| limits.quotas().contains(&self.demand.quota());
+        if let Scope::Model | Scope::Address = self.demand.scope() {
+            return self.applies_to_model(policy, catalogue, has);
+        }
         if !self.is_of_policy {
             let of_consumer = |limits: fn(&Consumer) -> &Limits| {
-                policy.consumer(&self.key.consumer.name).is_some_and(|consumer| has(limits(consumer)))
+                policy.consumer(&self.key.load().consumer.name).is_some_and(|consumer| has(limits(consumer)))
             };
             return match self.demand.scope() {
                 Scope::Consumer => of_consumer(|consumer| &consumer.limits),
@@ -467,7 +473,7 @@ impl Used {
                 Scope::Key | Scope::KeyAndModel | Scope::Model | Scope::Address => true,
             };
         }
-        let Some(key) = policy.key(&self.key.digest) else { return false };
+        let Some(key) = policy.key(&self.key.load().digest) else { return false };
         match self.demand.scope() {
             Scope::Key => has(&key.limits),
             Scope::KeyAndModel => has(&key.limits_per_model),
@@ -475,6 +481,26 @@ impl Used {
             Scope::ConsumerAndModel => has(&key.consumer.limits_per_model),
             Scope::Model | Scope::Address => true,
         }
+    }
+
+    /// Whether its model still has the limit. Before the first survey (`None`) it is not known what limits servers set.
+    fn applies_to_model(
+        &self,
+        policy: &Policy,
+        catalogue: Option<&Catalogue>,
+        has: impl Fn(&Limits) -> bool,
+    ) -> bool {
+        if self.model.is_empty() {
+            // All names that clients make up share their counts.
+            return policy.limits_of_models().any(has);
+        }
+        if let Some(limits) = policy.model_limits(&self.model).filter(|limits| !limits.is_empty()) {
+            return has(limits);
+        }
+        catalogue.is_none_or(|catalogue| {
+            let pools = catalogue.pools().filter(|pool| pool.canonical.as_str() == &*self.model);
+            pools.filter_map(|pool| pool.own_limits.as_ref()).any(|own| has(&own.limits))
+        })
     }
 
     fn now(&self, limiters: &Limiters<SystemClock>, now: SystemTime) -> BudgetUsed {
@@ -492,12 +518,12 @@ impl Used {
             }
             level => (level, None),
         };
-        let scope = self.demand.scope();
+        let (scope, key) = (self.demand.scope(), self.key.load());
         let is_of_model = matches!(scope, Scope::Model | Scope::KeyAndModel | Scope::ConsumerAndModel);
         BudgetUsed {
             scope,
-            key: self.key.name.clone(),
-            consumer: self.key.consumer.name.clone(),
+            key: key.name.clone(),
+            consumer: key.consumer.name.clone(),
             model: is_of_model.then(|| self.model.clone().into()),
             budget: self.demand.quota(),
             allowed: left.allowed,
@@ -510,22 +536,31 @@ impl Used {
 
 impl BudgetUsed {
     /// Whose it is, in two words: `key` and a name, `consumer` and a name, or `model` and a name.
-    pub fn owner(&self) -> (&'static str, &str) {
-        match self.scope {
-            Scope::Key | Scope::KeyAndModel => ("key", &self.key),
-            Scope::Consumer | Scope::ConsumerAndModel => ("consumer", &self.consumer),
-            Scope::Model | Scope::Address => ("model", self.model.as_deref().unwrap_or_default()),
-        }
+    pub fn owner(&self) -> (&str, &str) {
+        let NamedBudget { kind, name, .. } = self.names();
+        (kind, name)
     }
 
     /// The model, if the budget is one of a model and of somebody.
     pub fn of_model(&self) -> Option<&str> {
-        self.model.as_deref().filter(|_| self.scope != Scope::Model)
+        self.names().of_model
     }
 
-    fn named(&self) -> (&'static str, &str, Option<&str>, &'static str) {
-        let (kind, name) = self.owner();
-        (kind, name, self.of_model(), self.budget.per().name())
+    fn names(&self) -> NamedBudget<'_> {
+        NamedBudget::of(self.scope, (&self.key, &self.consumer), self.model.as_deref().unwrap_or_default())
+    }
+}
+
+impl<'a> NamedBudget<'a> {
+    fn of(scope: Scope, (key, consumer): (&'a str, &'a str), model: &'a str) -> Self {
+        let (kind, name, of_model) = match scope {
+            Scope::Key => ("key", key, None),
+            Scope::KeyAndModel => ("key", key, Some(model)),
+            Scope::Consumer => ("consumer", consumer, None),
+            Scope::ConsumerAndModel => ("consumer", consumer, Some(model)),
+            Scope::Model | Scope::Address => ("model", model, None),
+        };
+        Self { kind, name, of_model }
     }
 }
 
@@ -538,10 +573,10 @@ mod tests {
     use std::{sync::Arc, time::SystemTime};
 
     use access::{Consumer, KeyDigest, ModelGlobs, ModelLimit, Policy};
-    use catalogue::{Kind, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl};
     use limits::{Demands, Limited, Limits, Moment, Reserve, Subject};
 
     use super::*;
+    use crate::testing::{catalogue_of, server, set_up};
 
     #[test]
     fn each_level_is_told_once_and_a_refusal_each_time() {
@@ -574,7 +609,7 @@ mod tests {
         assert_eq!([49, 1, 5, 40].map(&mut spend), [vec![], vec![50], vec![], vec![80]]);
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let used = |at| -> Vec<_> {
-            let used = events.used(&limiters, &policy, at).into_iter();
+            let used = events.used(&limiters, (&policy, None), at).into_iter();
             used.map(|used| (used.owner() == ("key", "key"), used.spent, used.allowed, used.level)).collect()
         };
         assert_eq!(used(now), [(true, 95, 100, 80)]);
@@ -589,30 +624,39 @@ mod tests {
         assert!(restarted.looked_at().is_none());
         let counts = Limiters::new(SystemClock::new());
         restarted.find(&counts, &limited_policy, None, now);
-        assert!(restarted.looked_at().is_some() && restarted.used(&counts, &limited_policy, now).is_empty());
+        assert!(
+            restarted.looked_at().is_some()
+                && restarted.used(&counts, (&limited_policy, None), now).is_empty()
+        );
         let of_key = access::limits_of(&limited_policy, &limited, &Catalogue::default(), None, now);
         counts.quotas().learn(of_key.quotas()[0].id(), 85, 0);
         restarted.find(&counts, &limited_policy, None, now);
-        let found = restarted.used(&counts, &limited_policy, now);
+        let found = restarted.used(&counts, (&limited_policy, None), now);
         assert_eq!(found.iter().map(|used| (used.spent, used.level)).collect::<Vec<_>>(), [(85, 80)]);
         assert!(nothing.try_recv().is_err());
         // It had refused a request before: the alert was told to be over, although the ten minutes were not.
-        let named = |name| (Calendar::Ever, NamedBudget { kind: "key", name, of_model: None });
+        let was_refused = |name, at, remaining| {
+            let budget = NamedBudget { kind: "key", name, of_model: None };
+            let one = RefusedBudget { budget, per: Calendar::Ever, at, remaining };
+            let of_day = RefusedBudget { per: Calendar::Day, ..one };
+            let settled = restarted.were_refused(&[of_day, one], now);
+            assert_eq!(settled[0], at + REFUSED <= now, "a budget of a day is not known");
+            settled[1]
+        };
         let before = now - REFUSED / 2;
-        assert!(!restarted.was_refused(named("other"), (before, 15), (&counts, now)), "nobody knows it");
-        assert!(restarted.was_refused(named("other"), (now - REFUSED, 15), (&counts, now)), "too long ago");
-        let level = |at| restarted.used(&counts, &limited_policy, at)[0].level;
+        assert!(!was_refused("other", before, 15), "nobody knows it");
+        assert!(was_refused("other", now - REFUSED, 15), "too long ago");
+        let level = |at| restarted.used(&counts, (&limited_policy, None), at)[0].level;
         for (left, expected) in [(14, 80), (15, 100)] {
-            let refused = (before + Duration::from_secs(left), left);
-            assert!(restarted.was_refused(named("key"), refused, (&counts, now)));
+            assert!(was_refused("key", before + Duration::from_secs(left), left));
             assert_eq!(level(now), expected, "{left} were left, and 15 are");
         }
-        assert!(restarted.was_refused(named("key"), (before, 1), (&counts, now)), "an earlier one");
+        assert!(was_refused("key", before, 1), "an earlier one");
         assert_eq!([level(before + REFUSED), level(now + REFUSED)], [100, 80]);
         // A budget is known as soon as a request takes from it, so a refusal counts although nothing was settled.
         let unheard = BudgetEvents::default();
         unheard.know(demands.budgets(), &policy, (&key, "llama"));
-        assert_eq!(unheard.used(&limiters, &policy, now)[0].level, 80);
+        assert_eq!(unheard.used(&limiters, (&policy, None), now)[0].level, 80);
         // A request that does not fit any more says that the budget is spent, for some time, or until there is more of it.
         demands.price(|_| 6);
         let reached = limiters.reserve(&demands).expect_err("five are left");
@@ -644,7 +688,7 @@ mod tests {
             "each listener"
         );
         // The key is gone.
-        assert_eq!(events.used(&limiters, &Policy::default(), now), []);
+        assert_eq!(events.used(&limiters, (&Policy::default(), None), now), []);
     }
 
     /// It seemed to be over, until somebody else spent of it or it was looked for again.
@@ -665,7 +709,7 @@ mod tests {
         of_first.budgets().for_each(|demand| counts.quotas().learn(demand.id(), 85, 0));
         events.find(&counts, &before, None, now);
         let used = |policy: &Policy| {
-            let used = events.used(&counts, policy, now).into_iter();
+            let used = events.used(&counts, (policy, None), now).into_iter();
             used.map(|used| format!("{} {} {}", used.owner().0, used.owner().1, used.level))
                 .collect::<Vec<_>>()
         };
@@ -679,12 +723,7 @@ mod tests {
     /// A budget that was told before a restart, and that nobody looks at after it, seemed to be over.
     #[test]
     fn all_that_can_be_known_is_looked_at_and_the_rest_is_named() {
-        let model = |name: &str| ModelName::new(name).expect("a name");
-        let spec = ServerSpec::configured("gpu", ServerUrl::http("10.0.0.1", 8000));
-        let models = ["llama", "qwen"].map(|name| ModelCard::named(model(name))).into();
-        let (state, listed_as) = (ServerState::Ready, Kind::Vllm);
-        let server = ServerRecord { spec, state, listed_as, has_others: false, models };
-        let catalogue = Catalogue::assemble([server], Vec::new());
+        let catalogue = catalogue_of([server("gpu", &["llama", "qwen"])]);
         let limits = Limits::from(Quota::budget(100, Calendar::Ever, Reserve::Usual).expect("a budget"));
         let team = Arc::new(Consumer { limits: limits.clone(), ..Consumer::new("team") });
         let key = |name: &str| Key {
@@ -710,7 +749,7 @@ mod tests {
         let found = |policy: &Arc<Policy>, most: usize| {
             let events = BudgetEvents::default();
             events.find_some(&counts, (policy, Some(&catalogue)), most, now);
-            let used = events.used(&counts, policy, now);
+            let used = events.used(&counts, (policy, Some(&catalogue)), now);
             let of = |kind: &str, of_model: bool| {
                 used.iter()
                     .filter(|used| used.owner().0 == kind && used.of_model().is_some() == of_model)
@@ -746,5 +785,39 @@ mod tests {
         let mut without_keys = without_keys;
         without_keys.edit_keys(|_| access::Edit::Remove);
         assert_eq!(found(&Arc::new(without_keys), MOST).0, [0, 0, 1, 2]);
+    }
+
+    /// Regression: a budget of a model that was taken out of the file, or off the server's labels, stayed on pages and in metrics until its
+    /// period was over.
+    #[test]
+    fn a_budget_of_a_model_goes_with_its_limit() {
+        let budget =
+            |amount| Limits::from(Quota::budget(amount, Calendar::Ever, Reserve::Usual).expect("a budget"));
+        let catalogue =
+            |settings: &[(&str, &str)]| catalogue_of([set_up(server("gpu", &["llama", "qwen"]), settings)]);
+        let policy = |limits: Option<Limits>| {
+            let models = || ModelGlobs::parse(&["llama".to_owned()]).expect("a pattern");
+            let limits = limits.map(|limits| ModelLimit { models: models(), limits });
+            Arc::new(Policy::new(Vec::new(), limits.into_iter().collect()))
+        };
+        let (events, counts) = (BudgetEvents::default(), Limiters::new(SystemClock::new()));
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let (of_file, of_label) =
+            (policy(Some(budget(100))), catalogue(&[("limit.budget_total", "0.0000002")]));
+        let anybody = key_of(&Arc::new(Consumer::new("")));
+        for name in ["llama", "qwen"] {
+            let pool = of_label.pool(name).map(AsRef::as_ref);
+            let of = access::limits_of(&of_file, &anybody, &of_label, pool, now);
+            of.budgets().for_each(|demand| counts.quotas().learn(demand.id(), 85, 0));
+        }
+        events.find(&counts, &of_file, Some(&of_label), now);
+        let used = |policy: &Policy, catalogue: Option<&Catalogue>| {
+            let used = events.used(&counts, (policy, catalogue), now).into_iter();
+            used.map(|used| format!("{} {}", used.owner().1, used.allowed)).collect::<Vec<_>>()
+        };
+        assert_eq!(used(&of_file, Some(&of_label)), ["llama 100", "qwen 200"]);
+        assert_eq!(used(&of_file, None), ["llama 100", "qwen 200"], "before the first survey");
+        assert_eq!(used(&of_file, Some(&catalogue(&[]))), ["llama 100"]);
+        assert_eq!(used(&policy(Some(budget(300))), Some(&of_label)), Vec::<String>::new(), "another amount");
     }
 }

@@ -134,19 +134,13 @@ fn words(readiness: Readiness, since: Since) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use catalogue::{LifecycleFinding, ModelCard, ModelName, ServerSpec, ServerUrl, Setting};
+    use catalogue::{LifecycleFinding, ServerUrl, Setting};
 
     use super::*;
+    use crate::testing;
 
     fn server(name: &str, state: ServerState, models: &[&str]) -> ServerRecord {
-        let card = |model: &&str| ModelCard::named(ModelName::new(model).expect("a model name"));
-        ServerRecord {
-            spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
-            state,
-            listed_as: catalogue::Kind::Other,
-            has_others: false,
-            models: models.iter().map(card).collect(),
-        }
+        ServerRecord { state, ..testing::server(name, models) }
     }
 
     fn between(old: &[ServerRecord], new: &[ServerRecord]) -> Vec<String> {

@@ -440,23 +440,16 @@ impl ChoiceKeeper {
 mod tests {
     use access::{Consumer, Key, KeyDigest};
     use axum::http::{HeaderMap, header};
-    use catalogue::{Kind, ModelCard, ModelName, ServerSpec, ServerState, Setting};
 
     use super::*;
+    use crate::testing::{self, catalogue_of, set_up};
 
     fn server(name: &str, given: &[(&str, &str)]) -> ServerRecord {
-        let url = ServerUrl::parse(&format!("http://{name}:8000")).expect("a URL");
-        let mut spec = ServerSpec::configured(name, url);
-        for (key, text) in given {
-            let setting = Setting::find(key).expect(key);
-            setting.read(text, &mut spec.settings, &mut spec.model_settings).expect(text);
-        }
-        let models = vec![ModelCard::named(ModelName::new("llama").expect("a name"))];
-        ServerRecord { spec, state: ServerState::Ready, listed_as: Kind::Vllm, has_others: false, models }
+        set_up(testing::server(name, &["llama"]), given)
     }
 
     fn catalogue(given: &[(&str, &str)]) -> Catalogue {
-        Catalogue::assemble(["a", "b", "c"].map(|name| server(name, given)), Vec::new())
+        catalogue_of(["a", "b", "c"].map(|name| server(name, given)))
     }
 
     /// A request that may pass.

@@ -41,6 +41,7 @@ async fn ready(
         if is_local {
             let obstacles = shared.catalogue().obstacles();
             body["problems"] = obstacles.iter().map(ToString::to_string).collect();
+            let finding = |obstacle: &Problem| finding(obstacle, obstacle.finding.severity());
             body["findings"] = obstacles.iter().map(finding).collect();
         }
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
@@ -84,7 +85,7 @@ async fn ready(
     let mut problems: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
     problems.extend(shortcomings.iter().map(ToString::to_string));
     let hints: Vec<String> = catalogue.hints().iter().map(ToString::to_string).collect();
-    let findings = catalogue.problems().iter().chain(catalogue.hints()).map(finding);
+    let findings = catalogue.weighed().map(|(problem, severity)| finding(problem, severity));
     let findings: Vec<Value> = findings.chain(shortcomings.iter().map(shortcoming)).collect();
     let mut body = json!({
         "status": "ready",
@@ -103,28 +104,27 @@ async fn ready(
 }
 
 /// A problem or hint as JSON; programs use its code.
-fn finding(problem: &Problem) -> Value {
+fn finding(problem: &Problem, severity: Severity) -> Value {
     let Problem { subject, finding, .. } = problem;
-    finding_to_json(finding.code(), problem.severity(), &subject.to_string(), finding)
+    finding_to_json(finding.code(), severity, &subject.to_string(), finding)
 }
 
 fn shortcoming(shortcoming: &Shortcoming) -> Value {
-    finding_to_json(shortcoming.code(), Severity::Fault, "Traefik", shortcoming)
+    finding_to_json(shortcoming.code(), Severity::Warn, "Traefik", shortcoming)
 }
 
 /// A problem of Traefik's polls.
 fn poll(finding: &PollFinding) -> Value {
-    finding_to_json(finding.code(), Severity::Fault, "Traefik", finding)
+    finding_to_json(finding.code(), finding.severity(), "Traefik", finding)
 }
 
 #[cfg(test)]
 mod tests {
-    use catalogue::{
-        Catalogue, LabelFinding, LifecycleFinding, ServerRecord, ServerSpec, ServerState, ServerUrl,
-    };
+    use catalogue::{Catalogue, LabelFinding, LifecycleFinding, ServerRecord, ServerState};
     use http_body_util::BodyExt as _;
 
     use super::*;
+    use crate::testing::server;
 
     async fn asked(shared: &Arc<Shared>) -> Value {
         let peer = ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711)));
@@ -142,13 +142,8 @@ mod tests {
         let starting = asked(&shared).await;
         assert_eq!(starting["problems"][0], unknown().to_string());
         assert_eq!(starting["findings"][0]["code"], "label_unknown");
-        let gpu = ServerRecord {
-            spec: ServerSpec::configured("gpu", ServerUrl::http("gpu", 8000)),
-            state: ServerState::Starting(LifecycleFinding::HealthcheckPending.into()),
-            listed_as: catalogue::Kind::Other,
-            has_others: false,
-            models: Vec::new(),
-        };
+        let state = ServerState::Starting(LifecycleFinding::HealthcheckPending.into());
+        let gpu = ServerRecord { state, ..server("gpu", &[]) };
         let hint = catalogue::open_port("vllm", 32768, 8000);
         publisher.publish(Catalogue::assemble([gpu], vec![unknown(), hint.clone()]));
         let told = asked(&shared).await;
@@ -156,20 +151,20 @@ mod tests {
             (&told["problems"], &told["hints"]),
             (&json!([unknown().to_string()]), &json!([hint.to_string()]))
         );
-        let server = &told["servers"][0];
-        assert_eq!(server["why"], "its HEALTHCHECK has not passed yet");
-        assert_eq!(server["code"], "healthcheck_pending");
+        let told_of = &told["servers"][0];
+        assert_eq!(told_of["why"], "its HEALTHCHECK has not passed yet");
+        assert_eq!(told_of["code"], "healthcheck_pending");
         let findings = told["findings"].as_array().expect("a list");
         let brief = |finding: &Value| {
             ["code", "severity", "about"].map(|key| finding[key].as_str().unwrap_or_default().to_owned())
         };
         assert_eq!(
             findings.iter().map(brief).collect::<Vec<_>>(),
-            [
-                ["label_unknown", "fault", "container vllm"],
-                ["port_published_to_all", "hint", "container vllm"],
-            ]
+            [["label_unknown", "bad", "container vllm"], ["port_published_to_all", "hint", "container vllm"],]
         );
         assert_eq!(findings[1]["message"], hint.finding.to_string());
+        // Regression: it was "fault" here, and "warn" on pages and in metrics.
+        publisher.publish(Catalogue::assemble([server("vllm", &["llama"])], vec![unknown()]));
+        assert_eq!(asked(&shared).await["findings"][0]["severity"], "warn");
     }
 }

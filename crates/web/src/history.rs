@@ -198,11 +198,10 @@ impl Revision {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use catalogue::{
-        ModelCard, ModelName, Publisher, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl, channel,
-    };
+    use catalogue::{Publisher, Reader, ServerRecord, ServerState, channel};
 
     use super::*;
+    use crate::testing::server;
 
     /// Publishes servers and renders documents, as the provider does.
     struct World {
@@ -220,11 +219,8 @@ mod tests {
 
         fn publish(&mut self, servers: &[(&str, ServerState)]) {
             let record = |(name, state): &(&str, ServerState)| ServerRecord {
-                spec: ServerSpec::configured(name, ServerUrl::http(name, 8000)),
                 state: state.clone(),
-                listed_as: catalogue::Kind::Other,
-                has_others: false,
-                models: vec![ModelCard::named(ModelName::new("llama").expect("a model name"))],
+                ..server(name, &["llama"])
             };
             let catalogue = Catalogue::assemble(servers.iter().map(record), Vec::new());
             assert!(self.publisher.publish(catalogue), "it says something else");

@@ -48,6 +48,8 @@ mod report;
 mod requests;
 mod server_metering;
 mod state;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod uncounted;
 mod waiting;
@@ -58,7 +60,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 pub use advice::UNKNOWN_TRAEFIK;
 pub use books::BooksOfServers;
-pub use budget_events::{BUDGET_LEVELS, BudgetEvent, BudgetUsed, LookedBudgets, NamedBudget};
+pub use budget_events::{BUDGET_LEVELS, BudgetEvent, BudgetUsed, LookedBudgets, NamedBudget, RefusedBudget};
 pub use choice::ChoiceKeeper;
 pub use counting::{OnFailure, SharedCounting};
 pub use finding_json::finding_to_json;

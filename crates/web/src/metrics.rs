@@ -227,6 +227,7 @@ mod tests {
     use telemetry::{Allowed, Decided, MAX_REASONS, OTHERS, Refused, TallyBounds};
 
     use super::*;
+    use crate::testing;
 
     fn decide(shared: &Shared, refused: Option<Refused<'_>>, micros: u64) {
         shared.telemetry().decided(&Decided {
@@ -283,13 +284,11 @@ mod tests {
         use telemetry::{AnsweringServer, SettledRequest};
         let (mut publisher, reader) = catalogue::channel();
         let servers = [("gpu", "a"), ("twin", "b"), ("twin", "c")].map(|(name, id)| {
-            let mut spec = catalogue::ServerSpec::configured(name, catalogue::ServerUrl::http(id, 8000));
-            spec.id = catalogue::ServerId::docker(id);
-            let state = catalogue::ServerState::Ready;
-            let listed_as = catalogue::Kind::Vllm;
-            ServerRecord { spec, state, listed_as, has_others: false, models: Vec::new() }
+            let mut server = testing::server(name, &[]);
+            server.spec.id = catalogue::ServerId::docker(id);
+            server
         });
-        publisher.publish(Catalogue::assemble(servers, Vec::new()));
+        publisher.publish(testing::catalogue_of(servers));
         let shared = Shared::with_catalogue(reader);
         let (opener, _openings) = metering::queue(1);
         shared.meter(opener);

@@ -394,21 +394,18 @@ const MAX_TIMESTAMP: u64 = 253_402_300_799;
 mod tests {
     use access::{Consumer, KeyDigest, Policy, RevokedKey};
     use axum::http::{StatusCode, request::Builder};
-    use catalogue::{Kind, ModelCard, ModelName, ServerRecord, ServerSpec, ServerState, ServerUrl, channel};
+    use catalogue::channel;
     use telemetry::Filter;
 
     use super::*;
-    use crate::requests::Requests;
+    use crate::{
+        requests::Requests,
+        testing::{catalogue_of, server},
+    };
 
     fn shared() -> Arc<Shared> {
-        let spec = ServerSpec::configured("gpu", ServerUrl::http("10.0.0.1", 8000));
-        let models = vec![ModelCard::named(ModelName::new("llama").expect("a name"))];
-        let (state, listed_as) = (ServerState::Ready, Kind::Vllm);
         let (mut publisher, reader) = channel();
-        publisher.publish(Catalogue::assemble(
-            [ServerRecord { spec, state, listed_as, has_others: false, models }],
-            Vec::new(),
-        ));
+        publisher.publish(catalogue_of([server("gpu", &["llama"])]));
         let shared = Shared::with_catalogue(reader);
         let key = Key::new("key", Arc::new(Consumer::new("team")), KeyDigest::of("mg-key"));
         let mut policy = Policy::new(vec![key], Vec::new());

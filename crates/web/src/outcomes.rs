@@ -139,23 +139,16 @@ fn outcome(
 
 #[cfg(test)]
 mod tests {
-    use catalogue::{BasePath, ModelCard, ModelName, ServerSpec, ServerState, ServerUrl, channel};
+    use catalogue::{BasePath, ServerUrl, channel};
 
     use super::*;
+    use crate::testing;
 
     fn server(name: &str, port: u16, base: &str, models: &[&str]) -> ServerRecord {
-        let mut spec = ServerSpec::configured(name, ServerUrl::http("10.0.0.1", port));
-        spec.base_path = BasePath::parse(base).expect(base);
-        ServerRecord {
-            spec,
-            state: ServerState::Ready,
-            listed_as: catalogue::Kind::Vllm,
-            has_others: false,
-            models: models
-                .iter()
-                .map(|name| ModelCard::named(ModelName::new(name).expect("a name")))
-                .collect(),
-        }
+        let mut server = testing::server(name, models);
+        server.spec.url = ServerUrl::http("10.0.0.1", port);
+        server.spec.base_path = BasePath::parse(base).expect(base);
+        server
     }
 
     #[test]

@@ -15,7 +15,7 @@ use access::{Policy, Usage, estimate::PaidBy};
 use arc_swap::{ArcSwap, Guard};
 use catalogue::Reader;
 use ipnet::IpNet;
-use limits::{Calendar, Demands, Left, Limiters, SystemClock};
+use limits::{Demands, Left, Limiters, SystemClock};
 use metering::Opener;
 use prices::PriceList;
 use telemetry::{Sampler, Telemetry};
@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     BooksOfServers, CertificateAuthority, ChoiceKeeper, Family, History, Polls, SharedCounting,
     TelemetryListener,
-    budget_events::{BudgetEvent, BudgetEvents, BudgetUsed, LookedBudgets, NamedBudget},
+    budget_events::{BudgetEvent, BudgetEvents, BudgetUsed, LookedBudgets, RefusedBudget},
     choice::ServerChoices,
     connection::Peer,
     counting,
@@ -272,18 +272,14 @@ impl Shared {
     /// How much of which budgets is spent or reserved now, of those from which requests have taken since the start: the first
     /// thousand, and all that have come to a level. In the order of their names.
     pub fn budgets_used(&self, now: SystemTime) -> Vec<BudgetUsed> {
-        self.budget_events.used(&self.limiters, &self.policy(), now)
+        let loaded = self.catalogue.load();
+        self.budget_events.used(&self.limiters, (&self.policy(), loaded.as_deref()), now)
     }
 
-    /// Notes that a budget has refused a request before the start: when, and what was left then, in units of 10⁻⁹ of the currency.
-    /// Returns whether that is settled; if not, the budget may be known later.
-    pub fn budget_was_refused(
-        &self,
-        budget: (Calendar, NamedBudget<'_>),
-        refused: (SystemTime, u64),
-        now: SystemTime,
-    ) -> bool {
-        self.budget_events.was_refused(budget, refused, (&self.limiters, now))
+    /// Notes which budgets have refused a request before the start. Returns for each whether that is settled; if not, the budget may
+    /// be known later.
+    pub fn budgets_were_refused(&self, refused: &[RefusedBudget<'_>], now: SystemTime) -> Vec<bool> {
+        self.budget_events.were_refused(refused, now)
     }
 
     /// Looks for budgets of which something is spent, by this Modelgate or another, before it started or since. Their counts must

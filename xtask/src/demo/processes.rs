@@ -58,6 +58,14 @@ pub(super) fn start(folder: &Path) -> Result<Stack> {
                 "Traefik's own dashboard: the routes that Modelgate gave it",
             ),
             (folder.display().to_string(), "the configuration file and the logs"),
+            (
+                format!(
+                    "{} --config {} keys create laptop",
+                    layout::built("modelgate").display(),
+                    config.display()
+                ),
+                "makes another key; its other commands work in the same way",
+            ),
         ],
     })
 }

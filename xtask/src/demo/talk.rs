@@ -61,8 +61,14 @@ pub(super) fn who_answers(stack: &Stack) -> Result {
 pub(super) fn instructions(stack: &Stack) {
     let Stack { web, key, models, pages, .. } = stack;
     println!("\nThe API key, good until this demo ends:\n\n  {key}\n");
-    println!("With curl:\n\n  curl http://{web}/v1/models -H 'Authorization: Bearer {key}'\n");
-    println!("With the openai package:\n");
+    println!("With curl:\n\n  curl http://{web}/v1/models -H 'Authorization: Bearer {key}'");
+    println!("  curl http://{web}/v1/chat/completions -H 'Authorization: Bearer {key}' \\");
+    println!("    -H 'Content-Type: application/json' \\");
+    println!(
+        "    -d '{{\"model\": \"{}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}]}}'\n",
+        models[0]
+    );
+    println!("With the package openai of Python:\n");
     println!("  from openai import OpenAI");
     println!("  client = OpenAI(base_url=\"http://{web}/v1\", api_key=\"{key}\")");
     println!("  messages = [{{\"role\": \"user\", \"content\": \"Hello\"}}]");

@@ -70,15 +70,15 @@ pub(crate) async fn servers(State(admin): State<Admin>, query: Query) -> Result<
     let loaded = admin.shared.catalogue().load();
     let catalogue = loaded.as_deref().ok_or_else(|| Problem::unavailable(SURVEYING))?;
     let items: Vec<Value> = catalogue.servers().map(|found| server(&admin, catalogue, found)).collect();
-    let problem = |problem: &catalogue::Problem| {
+    let problem = |(problem, severity): (&catalogue::Problem, catalogue::Severity)| {
         json!({
             "about": problem.subject.to_string(),
             "code": problem.finding.code(),
             "message": problem.finding.to_string(),
-            "severity": problem.severity().name(),
+            "severity": severity.name(),
         })
     };
-    let problems: Vec<Value> = catalogue.problems().iter().chain(catalogue.hints()).map(problem).collect();
+    let problems: Vec<Value> = catalogue.weighed().map(problem).collect();
     Ok(Json(json!({ "items": items, "problems": problems })))
 }
 

@@ -2,6 +2,8 @@
 
 use askama::Template;
 use axum::{extract::State, http::Uri, response::Response};
+use limits::{Calendar, Field};
+use prices::Amount;
 use serde::Deserialize;
 use serde_json::Value;
 use store::{AuditEntry, AuditFilter};
@@ -74,18 +76,19 @@ pub(crate) async fn show(State(admin): State<Admin>, operator: Operator, uri: Ur
         let pairs: Vec<String> = pairs.map(|(name, value)| format!("{name}={}", encode(value))).collect();
         format!("?{}", pairs.join("&"))
     });
-    let rows = entries.iter().map(row).collect();
+    let settings = admin.shared.settings();
+    let rows = entries.iter().map(|entry| row(entry, settings.prices.currency())).collect();
     html(&AuditPage { frame: Frame::new("Audit log", "/audit", operator), query, rows, older, error })
 }
 
-fn row(entry: &AuditEntry) -> AuditRow {
+fn row(entry: &AuditEntry, currency: Option<&str>) -> AuditRow {
     AuditRow {
         at: format::time(entry.at()),
         actor: entry.actor.clone(),
         origin: origin(entry),
         action: entry.action.clone(),
         subject: entry.subject.clone(),
-        details: details(&entry.details),
+        details: details(&entry.details, currency),
     }
 }
 
@@ -99,32 +102,58 @@ fn origin(entry: &AuditEntry) -> String {
 }
 
 /// Details by name; those that say nothing are left out.
-fn details(details: &Value) -> Vec<(String, String)> {
+fn details(details: &Value, currency: Option<&str>) -> Vec<(String, String)> {
     let says_something = |(name, value): &(&String, &Value)| {
         let is_none = *name == "others_before" && **value == 0;
         !(value.is_null() || is_none)
     };
-    let shown = |(name, value): (&String, &Value)| (name.replace('_', " "), in_words(value));
+    let shown = |(name, value): (&String, &Value)| (words(name), in_words(name, value, currency));
     match details {
         Value::Null => Vec::new(),
         Value::Object(all) => all.iter().filter(says_something).map(shown).collect(),
-        other => vec![("details".into(), in_words(other))],
+        other => vec![("details".into(), in_words("", other, currency))],
     }
 }
 
-/// A value in the form that people write.
-fn in_words(value: &Value) -> String {
+/// How the names of amounts end that are written in units of 10⁻⁹ of the currency.
+const BILLIONTHS: &str = "_in_billionths";
+
+/// A name as people read it.
+fn words(name: &str) -> String {
+    name.strip_suffix(BILLIONTHS).unwrap_or(name).replace('_', " ")
+}
+
+/// The value of a name in the form that people write.
+fn in_words(name: &str, value: &Value, currency: Option<&str>) -> String {
+    let in_currency = |amount: String| match currency {
+        Some(currency) if is_money(name) => format!("{amount} {currency}"),
+        _ => amount,
+    };
     match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.as_u64().map_or_else(|| number.to_string(), format::count),
-        Value::Array(items) => items.iter().map(in_words).collect::<Vec<_>>().join(", "),
+        Value::String(text) => in_currency(text.clone()),
+        Value::Number(number) => in_currency(match number.as_i64() {
+            Some(amount) if name.ends_with(BILLIONTHS) => Amount(amount).to_string(),
+            _ => number.as_u64().map_or_else(|| number.to_string(), format::count),
+        }),
+        Value::Array(items) => {
+            items.iter().map(|item| in_words(name, item, currency)).collect::<Vec<_>>().join(", ")
+        }
         Value::Object(all) => {
-            let part =
-                |(name, value): (&String, &Value)| format!("{} {}", in_words(value), name.replace('_', " "));
+            let part = |(name, value): (&String, &Value)| {
+                format!("{} {}", in_words(name, value, currency), words(name))
+            };
             all.iter().map(part).collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
     }
+}
+
+/// Whether the value of a name is an amount of money: what a change of a budget notes, a budget among limits, or a cost.
+fn is_money(name: &str) -> bool {
+    let is_budget = || Calendar::ALL.into_iter().any(|per| Field::budget(per).name() == name);
+    ["added", "spent", "spent_elsewhere", "still_reserved"].contains(&name)
+        || name.ends_with(BILLIONTHS)
+        || is_budget()
 }
 
 #[cfg(test)]
@@ -136,7 +165,8 @@ mod tests {
     #[test]
     fn details_are_told_in_words() {
         let told = |value: Value| {
-            let all = details(&value).into_iter().map(|(name, value)| format!("{name}: {value}"));
+            let all =
+                details(&value, Some("EUR")).into_iter().map(|(name, value)| format!("{name}: {value}"));
             all.collect::<Vec<_>>().join("; ")
         };
         // Sorted by name: whether serde_json keeps the order depends on which other crates are compiled.
@@ -151,5 +181,21 @@ mod tests {
         );
         assert_eq!(told(json!({"others_before": 7})), "others before: 7");
         assert_eq!(told(json!({})), "");
+        // Regression: amounts of money had no currency, and costs were in billionths of it.
+        assert_eq!(
+            told(json!({"added": "10.5", "per": "month", "period": "2026-11", "spent": "3"})),
+            "added: 10.5 EUR; per: month; period: 2026-11; spent: 3 EUR"
+        );
+        let limit = json!({"budget_kind": "hard", "budget_per_month": 1_500, "budget_total": 0.25});
+        assert_eq!(
+            told(json!({ "limit": limit })),
+            "limit: hard budget kind, 1,500 EUR budget per month, 0.25 EUR budget total"
+        );
+        assert_eq!(
+            told(json!({"cost": {"after_in_billionths": 7, "before_in_billionths": -2_500_000_000_i64}})),
+            "cost: 0.000000007 EUR after, -2.5 EUR before"
+        );
+        let without = details(&json!({"added": "10.5"}), None);
+        assert_eq!(without, [("added".to_owned(), "10.5".to_owned())], "nothing has a price");
     }
 }

@@ -6,21 +6,20 @@ use std::{
 };
 
 use askama::Template;
-use catalogue::{Catalogue, Readiness};
+use catalogue::{Catalogue, Readiness, Severity};
 
 use super::{PageRequest, live_page};
 use crate::{
     Admin,
     chart::Chart,
     connection::{self, Connection},
-    finding::IssueSeverity,
     format::{self, Time},
     issue::{self, Issue},
     page::Frame,
     pages::traefik::{Instance, instances},
 };
 
-/// How many issues are shown; a link leads to the others.
+/// How many issues are shown, and how many alerts; a link leads to other issues.
 const ISSUES: usize = 6;
 /// Over how many seconds rates are averaged.
 const LATELY: usize = 10;
@@ -32,6 +31,9 @@ pub(crate) struct Overview {
     verdict: Verdict,
     issues: Vec<Issue>,
     more_issues: usize,
+    /// The alerts that are firing besides.
+    alerts: Vec<Issue>,
+    more_alerts: usize,
     tiles: Vec<Tile>,
     charts: Arc<[Chart; 2]>,
     instances: Vec<Instance>,
@@ -69,15 +71,20 @@ pub(crate) fn page(asked: PageRequest<'_>) -> Overview {
     let catalogue = loaded.as_deref();
     let now = SystemTime::now();
     let mut issues = catalogue.map(|c| issue::all(admin, c, now)).unwrap_or_default();
-    let verdict = verdict(catalogue, &issues);
+    let mut alerts = issue::alerts(admin);
+    let verdict = verdict(catalogue, [&issues[..], &alerts[..]].concat().as_slice());
     issues.extend(catalogue.map(|c| issue::loading(admin, c, now)).unwrap_or_default());
     let more_issues = issues.len().saturating_sub(ISSUES);
     issues.truncate(ISSUES);
+    let more_alerts = alerts.len().saturating_sub(ISSUES);
+    alerts.truncate(ISSUES);
     Overview {
         frame,
         verdict,
         issues,
         more_issues,
+        alerts,
+        more_alerts,
         tiles: tiles(admin, catalogue),
         charts: admin.charts.of(Instant::now(), || admin.shared.telemetry().last_hour()),
         instances: instances(admin),
@@ -96,7 +103,7 @@ fn verdict(catalogue: Option<&Catalogue>, issues: &[Issue]) -> Verdict {
                     .into(),
         };
     };
-    let (bad, all) = (issues.iter().filter(|i| i.severity == IssueSeverity::Bad).count(), issues.len());
+    let (bad, all) = (issues.iter().filter(|i| i.severity == Severity::Bad).count(), issues.len());
     let (pools, servers) = (catalogue.pools().count(), catalogue.servers().count());
     let ready = catalogue.pools().filter(|pool| pool.readiness() == Readiness::Ready).count();
     let up = catalogue.servers().filter(|server| server.state_name() == "ready").count();

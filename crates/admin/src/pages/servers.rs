@@ -12,7 +12,8 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
 };
 use catalogue::{
-    Cordon, CordonKind, Finding, HealthMode, Problem, ProblemSubject, ServerRecord, ServerState, Source,
+    Cordon, CordonKind, Finding, HealthMode, Problem, ProblemSubject, ServerRecord, ServerState, Severity,
+    Source,
 };
 use serde::Deserialize;
 use store::RegistryError;
@@ -26,7 +27,6 @@ use super::{
 use crate::{
     Admin, Operator, Refusal,
     books::{self, BookLine},
-    finding::IssueSeverity,
     format::{self, Time},
     issue::{self, Issue, Told},
     list::{Paging, contains, encode},
@@ -146,7 +146,7 @@ pub(crate) fn list(asked: PageRequest<'_>) -> Servers {
         "problems" => paging.cut(issues),
         // Problems of containers that are not servers are shown nowhere else.
         "" if query.page <= 1 => {
-            let elsewhere = |i: &Issue| i.link.starts_with("/servers?") && i.severity != IssueSeverity::Hint;
+            let elsewhere = |i: &Issue| i.link.starts_with("/servers?") && i.severity != Severity::Hint;
             issues.into_iter().filter(elsewhere).take(MOST_ISSUES).collect()
         }
         _ => Vec::new(),

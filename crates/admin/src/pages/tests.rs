@@ -8,10 +8,13 @@ use http_body_util::BodyExt as _;
 use metering::{Ending, UsageKind};
 use telemetry::{AnsweringServer, Decided, Refused, SettledRequest};
 
-use crate::testing::{
-    ADMIN, Dashboard, READER,
-    found::{ChangingServer, Discovery, Does, container, pending, problems, unhealthy},
-    server, settled, text,
+use crate::{
+    Attention,
+    testing::{
+        ADMIN, Dashboard, READER,
+        found::{ChangingServer, Discovery, Does, container, pending, problems, unhealthy},
+        server, settled, text,
+    },
 };
 
 /// A text that must be escaped wherever it is shown.
@@ -168,6 +171,34 @@ async fn the_verdict() {
     let page = Dashboard::of(Catalogue::assemble([gone], Vec::new())).page("/").await;
     assert!(page.contains("2 things need you"), "the model and the server");
     assert!(page.contains("clients get 503") && page.contains("docker inspect"));
+}
+
+/// Regression: the page said “All is well” while webhooks were told that a revoked key is being used.
+#[tokio::test]
+async fn an_alert_that_is_firing_is_named() {
+    let ready = server("gpu", ServerState::Ready, &["llama"]);
+    let dashboard = Dashboard::of(Catalogue::assemble([ready], Vec::new()));
+    let alert = |is_bad, n: usize| Attention {
+        code: "revoked_key_used",
+        is_bad,
+        about: format!("key alice-{n}"),
+        what: "it was revoked, and was used once".into(),
+        advice: Some("Does its owner know?".into()),
+        page: "/requests?decision=refused".into(),
+    };
+    dashboard.admin.show_alerts(vec![alert(false, 1)]);
+    let page = dashboard.page("/").await;
+    assert!(page.contains("Working, with 1 thing to look at"), "{page}");
+    dashboard.admin.show_alerts(vec![alert(true, 1)]);
+    let page = dashboard.page("/").await;
+    assert!(page.contains("1 thing needs you") && !page.contains("All is well"), "{page}");
+    assert!(page.contains("key alice-1") && page.contains("it was revoked"), "{page}");
+    assert!(page.contains("Does its owner know?") && !page.contains("more alerts"), "{page}");
+    dashboard.admin.show_alerts((1..9).map(|n| alert(true, n)).collect());
+    let page = dashboard.page("/").await;
+    assert!(page.contains("8 things need you") && page.contains("and 2 more alerts"), "{page}");
+    dashboard.admin.show_alerts(Vec::new());
+    assert!(dashboard.page("/").await.contains("All is well"));
 }
 
 #[tokio::test]

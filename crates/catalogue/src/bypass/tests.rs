@@ -25,7 +25,7 @@ fn on(exposed_by_default: bool) -> Vec<(String, Sight)> {
 
 /// The reported findings, with their severity.
 fn told(all: &[Exposable], traefiks: &[(String, Sight)]) -> Vec<(Severity, String)> {
-    doors(all, traefiks).problems.into_iter().map(|p| (p.severity(), p.to_string())).collect()
+    doors(all, traefiks).problems.into_iter().map(|p| (p.finding.severity(), p.to_string())).collect()
 }
 
 /// The only reported finding, if any.
@@ -38,7 +38,7 @@ fn one(it: Exposable, traefiks: &[(String, Sight)]) -> Option<(Severity, String)
 #[test]
 fn what_traefik_exposes_by_itself_is_a_door() {
     let (severity, message) = one(server(&[]), &on(true)).expect("a door");
-    assert_eq!(severity, Severity::Danger);
+    assert_eq!(severity, Severity::Bad);
     assert_eq!(
         message,
         "container vllm: Traefik's provider exposes it by itself, since exposedByDefault is true unless it is set: requests \
@@ -91,7 +91,7 @@ const FORWARD: &str = "traefik.http.middlewares.check.forwardauth.address";
 #[test]
 fn a_router_of_its_own_needs_our_check() {
     let (severity, message) = one(server(&[RULE]), &on(true)).expect("a door");
-    assert_eq!(severity, Severity::Danger);
+    assert_eq!(severity, Severity::Bad);
     assert!(
         message.contains("the router \"llm\" in Traefik without Modelgate's check")
             && message.contains("add modelgate@http to the label traefik.http.routers.llm.middlewares")
@@ -136,7 +136,7 @@ fn a_router_of_its_own_with_another_check_is_a_door() {
             ("traefik.http.middlewares.https.redirectscheme.scheme", "https"),
         ],
     ] {
-        assert!(matches!(one(server(open), &on(true)), Some((Severity::Danger, _))), "{open:?}");
+        assert!(matches!(one(server(open), &on(true)), Some((Severity::Bad, _))), "{open:?}");
     }
     // Two routers, one of them open.
     let two = [RULE, (MIDDLEWARES, "modelgate@http"), ("traefik.http.routers.old.rule", "PathPrefix(`/`)")];
@@ -163,7 +163,7 @@ fn what_cannot_be_seen_is_told_as_such() {
     let routed = server(&[("traefik.http.routers.llm.rule", "Host(`a`)")]);
     for traefiks in [Vec::new(), seen(Sight::Hidden)] {
         let (severity, message) = one(routed.clone(), &traefiks).expect("a door");
-        assert_eq!(severity, Severity::Danger);
+        assert_eq!(severity, Severity::Bad);
         assert!(
             message.contains("unless Traefik's exposedByDefault is false, which cannot be seen"),
             "{message}"
@@ -188,7 +188,7 @@ fn tcp_routers_are_doors_that_nobody_can_watch() {
         ("traefik.tcp.services.raw.loadbalancer.server.port", "8000"),
     ];
     let (severity, message) = one(server(&tcp), &on(true)).expect("a door, and no default router beside it");
-    assert!(severity == Severity::Danger && message.contains("traefik.tcp.routers.raw.*"), "{message}");
+    assert!(severity == Severity::Bad && message.contains("traefik.tcp.routers.raw.*"), "{message}");
     let udp = [("traefik.udp.routers.a.entrypoints", "dns")];
     assert_eq!(one(server(&udp), &on(true)), None, "nothing answers there");
 }
@@ -231,7 +231,7 @@ fn modelgate_is_not_to_be_exposed_either() {
         ..thing("modelgate", Role::Modelgate(BTreeSet::from([8100, 8101])), labels)
     };
     let (severity, message) = one(modelgate(&[]), &on(true)).expect("a door");
-    assert!(severity == Severity::Danger && message.contains("such as /traefik"), "{message}");
+    assert!(severity == Severity::Bad && message.contains("such as /traefik"), "{message}");
     let rule = ("traefik.http.routers.mg.rule", "Host(`mg.example`)");
     let port = |port: &'static str| ("traefik.http.services.mg.loadbalancer.server.port", port);
     assert_eq!(

@@ -52,6 +52,9 @@ pub(crate) enum UsageCommand {
     /// has done it, and what it came to before and after. Sums are rounded once and not for each request, so the last of nine
     /// decimals may differ. Seconds of requests that their server refused are counted too, because they are in the sums.
     /// Requests that are running meanwhile are corrected by their old price.
+    ///
+    /// Usage from before there were prices cost nothing, and gets a cost too, unless the price has a later `from`. How many rows
+    /// that are is said; `--dry-run` says it before anything is changed.
     Recost(Recost),
 }
 
@@ -64,6 +67,9 @@ pub(crate) struct Recost {
     /// The last day, inclusive [default: today]
     #[arg(long, value_name = "DAY", value_parser = day)]
     pub(crate) to: Option<String>,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -128,8 +128,8 @@ async fn list<A: Present>(registry: &Registry, mut filter: Filter) -> Result<Vec
     }
     if all.is_empty() && registry.store().is_err() {
         tell!(
-            "only the configuration file was looked at: no store is configured; set state_dir (or MODELGATE_STATE_DIR), or name \
-             the configuration file with --config"
+            "there is no store, so this lists only what is in the configuration file, if there is one: set state_dir (or \
+             MODELGATE_STATE_DIR), or name the configuration file with --config"
         );
     }
     Ok(all)

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use store::{Audit, Copied, Present, Registry, RegistryError, StoreError};
+use store::{Audit, Copied, Present, Registry, StoreError};
 use tokio::time::{error::Elapsed, timeout};
 
 use super::{
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// `modelgate backup FILE`
 pub(crate) async fn backup(registry: &Registry, file: &Path) -> Result<(), CommandFailure> {
-    let store = registry.store().map_err(no_store)?;
+    let store = registry.store()?;
     let progress = Progress::of("writing the backup");
     let copied = timeout(PATIENCE, store.back_up(file)).await.map_err(late)??;
     drop(progress);
@@ -26,7 +26,7 @@ pub(crate) async fn backup(registry: &Registry, file: &Path) -> Result<(), Comma
 
 /// `modelgate restore FILE`
 pub(crate) async fn restore(registry: &Registry, file: &Path, replace: bool) -> Result<(), CommandFailure> {
-    let store = registry.store().map_err(no_store)?;
+    let store = registry.store()?;
     let present = if replace { Present::Replaced } else { Present::Refused };
     let audit = Audit::new(&*ACTOR, "store restored").about("all accounts, usage and counts");
     let progress = Progress::of("restoring all in one transaction");
@@ -45,17 +45,6 @@ pub(crate) async fn restore(registry: &Registry, file: &Path, replace: bool) -> 
 
 fn late(_: Elapsed) -> StoreError {
     StoreError::Unavailable(format!("it took longer than {PATIENCE:?}"))
-}
-
-fn no_store(error: RegistryError) -> CommandFailure {
-    match error {
-        RegistryError::NoStore => CommandFailure::Configuration(
-            "no store is configured: set state_dir (or MODELGATE_STATE_DIR) for a file of SQLite's in that folder, or store.url \
-             (or MODELGATE_STORE_URL) for PostgreSQL"
-                .into(),
-        ),
-        other => other.into(),
-    }
 }
 
 fn in_words(Copied(tables): &Copied) -> String {

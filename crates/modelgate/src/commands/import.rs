@@ -33,6 +33,7 @@ use crate::{
     exit,
     output::{self, tell},
 };
+use found::WITHOUT;
 use source::InputFile;
 
 pub(crate) use into_store::into_store;
@@ -70,7 +71,7 @@ pub(crate) fn print(wanted: &Import) -> ExitCode {
             for (_, spent) in limit.spent() {
                 let amount = limits::write_money(spent.amount);
                 tell!(
-                    "left out: {kind} {name}: {amount} of its budget is spent; only --store takes that over"
+                    "{WITHOUT}: {kind} {name}: {amount} of its budget is spent; only --store takes that over"
                 );
             }
         }

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use prices::{Amount, PriceList};
 use serde_json::{Value, json};
-use store::{AuditFilter, Erased, RecostDays, Registry, UsageFilter, UsageRow};
+use store::{AuditFilter, Erased, RecostDays, Recosted, Registry, UsageFilter, UsageRow};
 
 use super::{
     registry::{ACTOR, CommandFailure, answer},
@@ -98,25 +98,44 @@ async fn recost(
     (prices, zone): (&PriceList, &TimeZone),
     wanted: &Recost,
 ) -> Result<(), CommandFailure> {
+    registry.store()?;
     let Some(currency) = prices.currency() else {
         return Err(CommandFailure::Configuration(
             "there are no prices in the configuration: see `prices`".into(),
         ));
     };
-    let days = RecostDays { from: wanted.from.clone(), to: wanted.to.clone() };
+    let days = RecostDays { from: wanted.from.clone(), to: wanted.to.clone(), dry_run: wanted.dry_run };
     let recosted = answer(registry.recost(&days, |row| cost(row, prices, zone), &ACTOR)).await?;
-    let (before, after) = (Amount(recosted.before), Amount(recosted.after));
     match wanted.output.json {
         true => table::print_json(&json!({
-            "rows_of_usage": recosted.rows, "before": before.to_string(), "after": after.to_string(),
-            "currency": currency,
+            "rows_of_usage": recosted.rows, "rows_that_cost_nothing_before": recosted.free_before,
+            "before": Amount(recosted.before).to_string(), "after": Amount(recosted.after).to_string(),
+            "currency": currency, "dry_run": wanted.dry_run,
         })),
-        false => say!(
-            "the cost of {} rows of usage was changed; all usage of these days cost {before} {currency}, and costs {after} {currency} now",
-            recosted.rows
-        ),
+        false => say!("{}", recosted_in_words(&recosted, currency, wanted.dry_run)),
     }
     Ok(())
+}
+
+fn recosted_in_words(recosted: &Recosted, currency: &str, dry_run: bool) -> String {
+    let Recosted { rows, free_before, before, after } = *recosted;
+    let (before, after) = (Amount(before), Amount(after));
+    let free = match free_before {
+        0 => String::new(),
+        more => format!(
+            "; {more} of them cost nothing before: the usage is from before its model had a price, or the price was 0"
+        ),
+    };
+    match dry_run {
+        true => format!(
+            "the cost of {rows} rows of usage would change; all usage of these days costs {before} {currency}, and would cost {after} \
+             {currency}{free}"
+        ),
+        false => format!(
+            "the cost of {rows} rows of usage was changed; all usage of these days cost {before} {currency}, and costs {after} \
+             {currency} now{free}"
+        ),
+    }
 }
 
 /// What a row of usage of a day costs by the prices of that day.
@@ -171,4 +190,24 @@ pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Com
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: usage from before there were prices got a cost without a word.
+    #[test]
+    fn rows_that_cost_nothing_before_are_told() {
+        let recosted = Recosted { rows: 3, free_before: 2, before: 1_000_000_000, after: 2_500_000_000 };
+        assert_eq!(
+            recosted_in_words(&recosted, "EUR", true),
+            "the cost of 3 rows of usage would change; all usage of these days costs 1 EUR, and would cost 2.5 EUR; 2 of them cost \
+             nothing before: the usage is from before its model had a price, or the price was 0"
+        );
+        assert_eq!(
+            recosted_in_words(&Recosted { free_before: 0, ..recosted }, "EUR", false),
+            "the cost of 3 rows of usage was changed; all usage of these days cost 1 EUR, and costs 2.5 EUR now"
+        );
+    }
 }

@@ -1,7 +1,15 @@
 //! The accounts of the configuration file and the store, for a command: the operations of the admin API, directly on the store.
 //! No server need be running; a running one picks up changes within a second.
 
-use std::{env, ffi::OsString, fs, io, process::ExitCode, sync::LazyLock, time::Duration};
+use std::{
+    env,
+    ffi::OsString,
+    fs, io,
+    path::{self, Path},
+    process::ExitCode,
+    sync::LazyLock,
+    time::Duration,
+};
 
 use config_reader::ConfigErrors;
 use store::{Actor, Origin, Registry, RegistryError, State, Store, StoreError, StoreUrl};
@@ -9,7 +17,7 @@ use tokio::time::timeout;
 
 use super::progress::Progress;
 use crate::{
-    config::{ACTOR as ACTOR_VARIABLE, Config},
+    config::{ACTOR as ACTOR_VARIABLE, Config, DEFAULT_FILE},
     exit::{self, BAD_CONFIGURATION},
     runtime,
 };
@@ -27,6 +35,8 @@ const CLOSE: Duration = Duration::from_secs(1);
 pub(crate) enum CommandFailure {
     /// The configuration must be changed first.
     Configuration(String),
+    /// There is no store, and the command is about what is in it.
+    NoStore,
     /// The command failed.
     Failed(String),
     /// The store does not answer.
@@ -74,16 +84,17 @@ pub(crate) fn with_registry(
         }),
         Err(error) => Err(CommandFailure::Failed(error.to_string())),
     };
-    finish(done, config.store.url.as_ref())
+    finish(done, config)
 }
 
-fn finish(done: Result<(), CommandFailure>, store: Option<&StoreUrl>) -> ExitCode {
+fn finish(done: Result<(), CommandFailure>, config: &Config) -> ExitCode {
     let (error, code) = match done {
         Ok(()) => return ExitCode::SUCCESS,
         Err(CommandFailure::Configuration(error)) => (error, ExitCode::from(BAD_CONFIGURATION)),
+        Err(CommandFailure::NoStore) => (no_store(config.file.as_deref()), ExitCode::from(BAD_CONFIGURATION)),
         Err(CommandFailure::Failed(error)) => (error, ExitCode::FAILURE),
         Err(CommandFailure::Unavailable(error)) => {
-            let help = match store {
+            let help = match &config.store.url {
                 Some(StoreUrl::Postgres(_)) => {
                     "is store.url (or MODELGATE_STORE_URL) right, and is PostgreSQL running?"
                 }
@@ -93,6 +104,24 @@ fn finish(done: Result<(), CommandFailure>, store: Option<&StoreUrl>) -> ExitCod
         }
     };
     exit::failed(&error, code)
+}
+
+/// What is missing, and what to do.
+fn no_store(file: Option<&Path>) -> String {
+    let absolute =
+        |path: &Path| path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+    match file {
+        Some(file) => format!(
+            "there is no store: {} has neither state_dir nor store.url\n  set state_dir (or MODELGATE_STATE_DIR) for a file of \
+             SQLite's in that folder, or store.url (or MODELGATE_STORE_URL) for PostgreSQL",
+            absolute(file)
+        ),
+        None => format!(
+            "there is no configuration file {}, and neither MODELGATE_STATE_DIR nor MODELGATE_STORE_URL names a store\n  run this \
+             in the folder of the configuration, name the file with --config (or MODELGATE_CONFIG), or set one of the two",
+            absolute(Path::new(DEFAULT_FILE))
+        ),
+    }
 }
 
 /// The accounts of the file, and those of the store if there is one.
@@ -122,11 +151,7 @@ pub(crate) async fn answer<T, E: Into<CommandFailure>>(
 impl From<RegistryError> for CommandFailure {
     fn from(error: RegistryError) -> Self {
         match error {
-            RegistryError::NoStore => Self::Configuration(
-                "no store is configured, and keys of the configuration file are changed there; set state_dir (or \
-                 MODELGATE_STATE_DIR) for a file of SQLite's in that folder, or store.url (or MODELGATE_STORE_URL) for PostgreSQL"
-                    .into(),
-            ),
+            RegistryError::NoStore => Self::NoStore,
             RegistryError::Invalid(ConfigErrors(errors)) => {
                 let lines: String = errors.iter().map(|error| format!("\n  {error}")).collect();
                 Self::Failed(format!("nothing was changed:{lines}"))

@@ -7,6 +7,7 @@ use ::alerts::{
     QuietHours, SECRET, Secret, URL, Way, Webhook, WebhookUrl,
 };
 use config_reader::Section;
+use serde_yaml::{Mapping, Value};
 
 use super::files::{self, kept};
 
@@ -57,6 +58,22 @@ fn dashboard(text: &str) -> Option<String> {
     let host = rest.strip_suffix('/').unwrap_or(rest);
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
     (!host.is_empty() && host.chars().all(is_plain)).then(|| text.trim_end_matches('/').to_owned())
+}
+
+/// The paths of the webhooks and mailboxes of a name: `alerts.mail[0].`.
+pub(super) fn paths_of(name: &str, root: &Mapping) -> impl Iterator<Item = String> {
+    let is_called = move |item: &Value| match item.get("name") {
+        Some(Value::String(text)) => text == name,
+        // Numbers are names, too.
+        Some(Value::Number(number)) => number.to_string() == name,
+        _ => false,
+    };
+    let of_list = move |list: &'static str| {
+        let items = root.get("alerts").and_then(|alerts| alerts.get(list)).and_then(Value::as_sequence);
+        let numbered = items.into_iter().flatten().enumerate();
+        numbered.filter(move |(_, item)| is_called(item)).map(move |(n, _)| format!("alerts.{list}[{n}]."))
+    };
+    ["webhooks", "mail"].into_iter().flat_map(of_list)
 }
 
 fn read_each(

@@ -257,14 +257,16 @@ fn readable_file(path: &str) -> Result<PathBuf, io::Error> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Config, Env},
+        super::{Config, Env, NeededSecrets},
         *,
     };
 
     fn load(yaml: &str, variables: &[(&str, &str)]) -> Result<DockerConfig, String> {
         let env: Env = variables.iter().copied().collect();
         let yaml = serde_yaml::from_str(yaml).expect("YAML");
-        Config::read(yaml, &env, &[""]).map(|config| config.docker).map_err(|errors| errors.to_string())
+        Config::read(yaml, &env, NeededSecrets::All)
+            .map(|config| config.docker)
+            .map_err(|errors| errors.to_string())
     }
 
     const TWO: &str = "

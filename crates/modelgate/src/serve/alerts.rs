@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use admin::{Admin, TestedWebhook, WebhookRow};
+use admin::{Admin, Attention, TestedWebhook, WebhookRow};
 use alerts::{Condition, ConditionId, DeliveryError, Form, Message, Teller, Way, Webhook, Webhooks};
 use store::Registry;
 use telemetry::Batch;
@@ -94,6 +94,7 @@ impl<'a> AlertKeeper<'a> {
             let tells = async {
                 if config.alerts.webhooks.is_empty() {
                     *decisions = None;
+                    admin.show_alerts(Vec::new());
                     return pending().await;
                 }
                 let decisions = decisions.get_or_insert_with(|| shared.telemetry().subscribe());
@@ -258,7 +259,7 @@ impl<'a> Alerts<'a> {
     /// The budgets of which something is spent, as they are with the refusals of before the start.
     fn budgets_used(&mut self, now: SystemTime) -> Vec<BudgetUsed> {
         let shared = self.shared;
-        self.before.take_over_refusals(|budget, refused| shared.budget_was_refused(budget, refused, now));
+        self.before.take_over_refusals(|refused| shared.budgets_were_refused(refused, now));
         let used = shared.budgets_used(now);
         self.before.note_refusals(&used);
         used
@@ -269,7 +270,7 @@ impl<'a> Alerts<'a> {
         self.before.write(self.receivers.iter().map(|(name, receiver)| (name, &receiver.teller)));
     }
 
-    /// All that there is to tell. Further kinds of conditions belong here.
+    /// All that there is to tell.
     fn conditions(
         &mut self,
         config: &AlertsConfig,
@@ -286,11 +287,20 @@ impl<'a> Alerts<'a> {
         let mut conditions: Vec<Condition> = attention.collect();
         // Two findings of one kind about one thing are one condition.
         conditions.dedup_by(|a, b| a.id == b.id);
-        conditions.extend(self.revoked.conditions(now));
-        conditions.extend(budgets::conditions(self.shared, budgets));
-        conditions.extend(self.networks.conditions(SystemTime::now()));
-        conditions.extend(books::conditions(self.shared, config.books_difference, SystemTime::now()));
+        let others = self.others(config, (budgets, now));
+        let wants_warnings = config.webhooks.iter().any(|webhook| webhook.wants_warnings);
+        self.admin.show_alerts(on_overview(&others, wants_warnings));
+        conditions.extend(others);
         conditions
+    }
+
+    /// What the dashboard does not find by itself. Further kinds of conditions belong here.
+    fn others(&mut self, config: &AlertsConfig, (budgets, now): (&[BudgetUsed], Instant)) -> Vec<Condition> {
+        let mut others = self.revoked.conditions(now);
+        others.extend(budgets::conditions(self.shared, budgets));
+        others.extend(self.networks.conditions(SystemTime::now()));
+        others.extend(books::conditions(self.shared, config.books_difference, SystemTime::now()));
+        others
     }
 
     /// Sends what is due.
@@ -344,6 +354,25 @@ impl<'a> Alerts<'a> {
         // At once: Modelgate may be stopped before the next look.
         self.keep_told();
     }
+}
+
+/// The alerts that the overview shows: those that a webhook is told, and of a budget only the highest level that it has come to.
+fn on_overview(conditions: &[Condition], wants_warnings: bool) -> Vec<Attention> {
+    let mut shown: Vec<&Condition> = conditions.iter().collect();
+    // The levels of a budget are neighbours, the highest last. Of two neighbours the earlier one is kept.
+    shown.dedup_by(|later, earlier| {
+        let is_higher = budgets::level_of(later.id.code).is_some() && later.id.about == earlier.id.about;
+        if is_higher {
+            std::mem::swap(later, earlier);
+        }
+        is_higher
+    });
+    let attention = |condition: &Condition| {
+        let Condition { id, is_bad, what, advice, page, .. } = condition.clone();
+        let page = page.unwrap_or_else(|| "/about".into());
+        Attention { code: id.code, is_bad, about: id.about, what, advice: advice.map(Into::into), page }
+    };
+    shown.into_iter().filter(|condition| wants_warnings || condition.is_bad).map(attention).collect()
 }
 
 /// How long to wait after so many earlier failures.
@@ -464,5 +493,37 @@ mod tests {
     fn pauses_double_up_to_five_minutes() {
         let pauses: Vec<u64> = [0, 1, 2, 8, 9, 40].map(|failures| pause(failures).as_secs()).into();
         assert_eq!(pauses, [1, 2, 4, 256, 300, 300]);
+    }
+
+    #[test]
+    fn the_overview_shows_what_is_told_and_of_a_budget_its_highest_level() {
+        let condition = |code, about: &str, is_bad| Condition {
+            id: ConditionId { code, about: about.into() },
+            is_bad,
+            ..Condition::test()
+        };
+        let all = [
+            condition("revoked_key_used", "key alice", true),
+            condition("budget_50", "monthly budget of key alice", false),
+            condition("budget_80", "monthly budget of key alice", false),
+            condition("budget_50", "monthly budget of key bob", false),
+            condition("budget_80", "monthly budget of key bob", false),
+            condition("budget_100", "monthly budget of key bob", true),
+            condition("key_from_new_network", "key bob", true),
+            condition("books_differ", "key bob", false),
+        ];
+        let shown = |wants_warnings| -> Vec<(&str, String)> {
+            on_overview(&all, wants_warnings).into_iter().map(|shown| (shown.code, shown.about)).collect()
+        };
+        let expected = [
+            ("revoked_key_used", "key alice"),
+            ("budget_80", "monthly budget of key alice"),
+            ("budget_100", "monthly budget of key bob"),
+            ("key_from_new_network", "key bob"),
+            ("books_differ", "key bob"),
+        ];
+        assert_eq!(shown(true), expected.map(|(code, about)| (code, about.to_owned())));
+        let bad = [expected[0], expected[2], expected[3]];
+        assert_eq!(shown(false), bad.map(|(code, about)| (code, about.to_owned())));
     }
 }

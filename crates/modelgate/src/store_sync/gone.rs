@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::SystemTime};
 use access::{KeyDigest, RevokedKey, RevokedKeys};
 use accounts::{AccountKind, Accounts, KeySpec};
 
-use crate::policy_source::names::AccountNames;
+use super::changes::Changed;
 
 /// The keys that the file had, as far as this process has seen it.
 #[derive(Debug, Default)]
@@ -23,9 +23,12 @@ impl GoneKeys {
         self.0.add(gone);
     }
 
-    /// Forgets keys of these names, which the store now has or has erased, and those of consumers whose names were erased.
-    pub(super) fn forget(&mut self, names: &AccountNames, erased: &HashSet<String>) {
-        self.0.forget(|key| names.contains(AccountKind::Key, &key.name) || erased.contains(&key.consumer));
+    /// Forgets keys whose names the store now has or has erased, and those of consumers whose names were erased. Of too many changes
+    /// it is not known what was erased: then all are forgotten, since no erased name may come back.
+    pub(super) fn follow(&mut self, Changed { names, erased, and_more }: &Changed) {
+        let is_erased =
+            |key: &RevokedKey| names.contains(AccountKind::Key, &key.name) || erased.contains(&key.consumer);
+        self.0.forget(|key| *and_more || is_erased(key));
     }
 
     pub(super) fn all(&self) -> Vec<RevokedKey> {
@@ -51,15 +54,18 @@ mod tests {
         };
         let mut gone = GoneKeys::default();
         gone.note(&before, &Accounts::default(), SystemTime::now());
-        let mut left = |names: &[(AccountKind, &str)], erased: &[&str]| {
+        let mut left = |names: &[(AccountKind, &str)], erased: &[&str], and_more| {
             let names = names.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
-            gone.forget(&names, &erased.iter().map(|name| (*name).to_owned()).collect());
+            let erased = erased.iter().map(|name| (*name).to_owned()).collect();
+            gone.follow(&Changed { names, erased, and_more });
             let mut left: Vec<_> = gone.all().into_iter().map(|key| key.name).collect();
             left.sort();
             left.concat()
         };
-        assert_eq!(left(&[(AccountKind::Consumer, "team"), (AccountKind::Plan, "a")], &["c"]), "abc");
-        assert_eq!(left(&[(AccountKind::Key, "a")], &[]), "bc");
-        assert_eq!(left(&[], &["team"]), "c");
+        assert_eq!(left(&[(AccountKind::Consumer, "team"), (AccountKind::Plan, "a")], &["c"], false), "abc");
+        assert_eq!(left(&[(AccountKind::Key, "a")], &[], false), "bc");
+        assert_eq!(left(&[], &["team"], false), "c");
+        // Regression: of more changes than are named, erased names came back with the full reload that follows.
+        assert_eq!(left(&[], &[], true), "");
     }
 }

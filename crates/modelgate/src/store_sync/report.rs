@@ -57,7 +57,7 @@ fn describe(registry: &Registry) -> serde_json::Value {
         described["problems"] = named.into();
         let findings = problems.iter().take(MAX_ACCOUNTS_SHOWN).map(|problem| {
             let (kind, name) = problem.account();
-            web::finding_to_json(problem.code(), Severity::Fault, &format!("{kind} {name}"), problem)
+            web::finding_to_json(problem.code(), Severity::Bad, &format!("{kind} {name}"), problem)
         });
         described["findings"] = findings.collect();
     }

@@ -14,6 +14,7 @@ use testkit::{eventually, free_port, sim::Sim};
 use crate::{
     BINARY, PRINTS,
     blocks::{Block, BookPage},
+    elsewhere,
 };
 
 /// Its page.
@@ -74,17 +75,23 @@ impl LocalReader {
         if block.language != "sh" {
             return 0;
         }
-        for command in block.commands() {
+        if let Some(who) = block.marked("run by: ") {
+            assert!(elsewhere::is_allowed(who), "{}: {who}", block.place);
+            return 0;
+        }
+        let commands = block.commands();
+        let here: Vec<&String> = commands.iter().filter(|command| !elsewhere::is_run(command)).collect();
+        for &command in &here {
             let starts = |(start, _): &&(&str, Option<u16>)| {
-                command == *start || command.starts_with(start) && start.ends_with(' ')
+                command.as_str() == *start || command.starts_with(start) && start.ends_with(' ')
             };
             match PROGRAMS.iter().find(starts) {
-                Some((_, Some(port))) => self.start(&command, self.port(*port)).await,
+                Some((_, Some(port))) => self.start(command, self.port(*port)).await,
                 Some((_, None)) => {}
-                None => self.run(&command).await,
+                None => self.run(command).await,
             }
         }
-        block.commands().len()
+        here.len()
     }
 
     async fn start(&mut self, command: &str, port: u16) {

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
+use catalogue::Severity;
+
 use super::GONE;
 
 /// A problem of polls. Its text includes the advice.
@@ -40,6 +42,14 @@ impl PollFinding {
             Self::Silent { .. } => "traefik_silent",
             Self::SilentBesideAnother { .. } => "traefik_silent_beside_another",
             Self::Slow { .. } => "traefik_polls_slowly",
+        }
+    }
+
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::NoTraefik | Self::Silent { .. } | Self::Slow { .. } => Severity::Bad,
+            Self::SilentBesideAnother { .. } => Severity::Warn,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use catalogue::{Catalogue, Labelled, Outcome, Problem, ServerRecord, Severity};
+use catalogue::{Catalogue, Labelled, Outcome, Problem, ServerRecord};
 use web::{ServerMetering, TelemetryListener};
 
 use super::known::{self, is_about, list};
@@ -35,7 +35,7 @@ pub(super) fn explain(
         describe_other(&mut text, container);
     }
     for problem in problems {
-        let what = if problem.severity() == Severity::Hint { "hint" } else { "problem" };
+        let what = if problem.is_hint() { "hint" } else { "problem" };
         let _ = writeln!(text, "{what}: {} [{}]", problem.finding, problem.finding.code());
         let _ = writeln!(text, "  to do: {}", problem.finding.advice());
     }

@@ -118,8 +118,10 @@ pub(super) struct Said {
 /// What became of what a message is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Became {
-    /// It is not taken over.
+    /// It is not imported.
     LeftOut,
+    /// What it is part of is imported without it.
+    Without,
     /// It is taken over, and is not quite the same here.
     Differs,
     /// It is disabled there, and so are the keys here.
@@ -133,10 +135,13 @@ impl Became {
     pub(super) fn restriction(&self) -> Option<&String> {
         match self {
             Self::Held(restriction) => Some(restriction),
-            Self::LeftOut | Self::Differs | Self::Disabled => None,
+            Self::LeftOut | Self::Without | Self::Differs | Self::Disabled => None,
         }
     }
 }
+
+/// How messages begin that say what an item is imported without.
+pub(super) const WITHOUT: &str = "imported without this";
 
 /// The messages about one item, and the restrictions that hold its keys.
 #[derive(Debug, Default)]
@@ -295,9 +300,14 @@ impl Findings {
         self.said.is_empty()
     }
 
-    /// Reports what is not imported.
+    /// Reports what the item is imported without.
     pub(super) fn say(&mut self, text: impl Into<String>) {
-        self.said.push((text.into(), Became::LeftOut));
+        self.said.push((text.into(), Became::Without));
+    }
+
+    /// Reports why the item is not imported.
+    pub(super) fn leave_out(&mut self, why: impl Into<String>) {
+        self.said.push((why.into(), Became::LeftOut));
     }
 
     /// Reports what is imported and is not quite the same here.
@@ -325,7 +335,8 @@ impl Said {
             Became::Held(restriction) if !without.contains(restriction) => "disabled",
             Became::Disabled => "disabled",
             Became::Differs => "differs",
-            Became::LeftOut | Became::Held(_) => "left out",
+            Became::Without | Became::Held(_) => WITHOUT,
+            Became::LeftOut => "left out",
         };
         let line = format!("{what}: {}: {}", self.place, self.text);
         // Names in the file may hold anything, and a terminal obeys control characters.

@@ -14,7 +14,7 @@ use serde_json::json;
 use store::{AccountSource, Audit, BudgetChange, BudgetOf, BudgetOwner, Conflict, Filter, Item, Registry};
 
 use super::{
-    found::{BudgetSpent, Consumer, Imported, ImportedKey},
+    found::{BudgetSpent, Consumer, Imported, ImportedKey, WITHOUT},
     names::UniqueNames,
     reading,
 };
@@ -115,7 +115,7 @@ impl Spending<'_> {
         for (per, BudgetSpent { amount, until }) in spent {
             let amount_in_words = write_money(*amount);
             if until.is_some_and(|until| until <= now) {
-                tell!("left out: {whose}: {amount_in_words} was spent in a period that is over there");
+                tell!("{WITHOUT}: {whose}: {amount_in_words} was spent in a period that is over there");
                 continue;
             }
             let period =

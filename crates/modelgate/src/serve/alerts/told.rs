@@ -4,6 +4,7 @@
 //! of what was told of the others it is unknown whether it holds, until a request shows it or the period is over.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashSet},
     future::pending,
     sync::Arc,
@@ -12,11 +13,11 @@ use std::{
 
 use alerts::{Condition, ConditionId, Teller};
 use jiff::{Timestamp, tz::TimeZone};
-use limits::{Calendar, Period};
+use limits::Period;
 use store::{Registry, RegistryError, ToldAlert};
 use tokio::{task::JoinHandle, time::timeout};
 use tracing::debug;
-use web::{BudgetUsed, LookedBudgets, NamedBudget};
+use web::{BudgetUsed, LookedBudgets, RefusedBudget};
 
 use super::budgets;
 
@@ -24,6 +25,8 @@ use super::budgets;
 const REFUSALS_EVERY: Duration = Duration::from_secs(10);
 /// What was told so much later than is written was told again.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// How many of them are written, the newest: of the others a restart tells once more.
+const MOST: usize = 2_000;
 /// How long the store may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -124,13 +127,19 @@ impl ToldBefore {
         }
     }
 
-    /// Calls `each` with the refusals of before the start until it takes them over.
-    pub(super) fn take_over_refusals(
-        &mut self,
-        mut each: impl FnMut((Calendar, NamedBudget<'_>), BudgetRefusal) -> bool,
-    ) {
-        self.refused_before.retain(|about, (owner, refusal)| {
-            budgets::named(about, owner).is_some_and(|budget| !each(budget, *refusal))
+    /// Calls `take` with the refusals of before the start that it has not taken over yet.
+    pub(super) fn take_over_refusals(&mut self, take: impl FnOnce(&[RefusedBudget<'_>]) -> Vec<bool>) {
+        if self.refused_before.is_empty() {
+            return;
+        }
+        let all = self.refused_before.iter().filter_map(|(about, (owner, (at, remaining)))| {
+            let (per, budget) = budgets::named(about, owner)?;
+            Some(RefusedBudget { budget, per, at: *at, remaining: *remaining })
+        });
+        let all: Vec<RefusedBudget<'_>> = all.collect();
+        let mut taken = take(&all).into_iter();
+        self.refused_before.retain(|about, (owner, _)| {
+            budgets::named(about, owner).is_some() && taken.next() == Some(false)
         });
     }
 
@@ -177,6 +186,7 @@ impl ToldBefore {
         let Ok(store) = self.registry.store() else { return };
         let told = tellers.flat_map(|(receiver, teller)| told_by(receiver, teller));
         let told: ToldByKey = told.map(|told| (key(&told), self.with_refusal(told))).collect();
+        let told = self.newest(told, MOST);
         let is_news = |key: &[String; 3], told: &ToldAlert| {
             self.written.get(key).is_none_or(|written| {
                 // It was told again (`repeat`): both times are computed from two clocks, and differ a little.
@@ -199,6 +209,26 @@ impl ToldBefore {
             }
             TaskEnd::Failed
         }));
+    }
+
+    /// The alerts that were told last.
+    fn newest(&self, mut told: ToldByKey, most: usize) -> ToldByKey {
+        if told.len() > most {
+            // The times of those that are written are as they were: those of the tellers are computed, and differ a little each time.
+            let at = |(key, told): (&[String; 3], &ToldAlert)| {
+                let written = self.written.get(key).map(|written| written.at);
+                let is_told_again =
+                    |at: SystemTime| told.at.duration_since(at).is_ok_and(|since| since >= TOLD_AGAIN);
+                let at = written.filter(|at| !is_told_again(*at)).unwrap_or(told.at);
+                (Reverse(at), key.clone())
+            };
+            let mut order: Vec<_> = told.iter().map(at).collect();
+            order.sort_unstable();
+            for (_, key) in order.drain(most..) {
+                told.remove(&key);
+            }
+        }
+        told
     }
 
     /// The alert with the last refusal of its budget. One of before the start stands until there is another.
@@ -290,8 +320,9 @@ fn condition(ToldAlert { code, about, owner, what, page, .. }: &ToldAlert) -> Op
 #[cfg(test)]
 mod tests {
     use accounts::Accounts;
-    use limits::{Quota, Reserve, Scope};
+    use limits::{Calendar, Quota, Reserve, Scope};
     use store::{State, Store, StoreUrl};
+    use web::NamedBudget;
 
     use super::*;
 
@@ -338,6 +369,33 @@ mod tests {
         for told in store.told_alerts().await.expect("an answer") {
             assert!(told.at.elapsed().is_ok_and(|since| since < Duration::from_secs(3_600)), "{told:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn of_very_many_alerts_the_newest_are_written() {
+        let mut before = ToldBefore::new(Arc::new(Registry::new(Accounts::default())));
+        let told = |name: &str, second: u64| {
+            let told = ToldAlert {
+                receiver: "ops".into(),
+                code: "budget_50".into(),
+                about: format!("budget of key {name}"),
+                owner: format!("key {name}"),
+                what: "spent".into(),
+                page: "/keys".into(),
+                at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + second),
+                refused: None,
+            };
+            (key(&told), told)
+        };
+        let names = |told: ToldByKey| -> Vec<String> { told.into_values().map(|told| told.owner).collect() };
+        let all = ToldByKey::from([told("a", 3), told("b", 1), told("c", 2)]);
+        assert_eq!(names(before.newest(all.clone(), 3)), ["key a", "key b", "key c"]);
+        assert_eq!(names(before.newest(all.clone(), 2)), ["key a", "key c"]);
+        // What is written keeps its time, unless it was told again.
+        before.written = ToldByKey::from([told("b", 4), told("c", 0)]);
+        assert_eq!(names(before.newest(all, 2)), ["key a", "key b"]);
+        let again = ToldByKey::from([told("a", 3), told("b", 5), told("c", 60)]);
+        assert_eq!(names(before.newest(again, 2)), ["key b", "key c"]);
     }
 
     /// Regression: a budget that had refused a request was told to be spent, and a restart within the ten minutes after that told that
@@ -392,11 +450,17 @@ mod tests {
         assert_eq!(stored().await[0], Some((at(12), 7)), "a stop writes the last one");
         let (mut restarted, mut seen) = (read().await, 0);
         for is_known in [false, true, true] {
-            restarted.take_over_refusals(|(per, NamedBudget { kind, name, of_model }), refused| {
-                assert_eq!((per, kind, name, of_model), (Calendar::Ever, "key", "alice", None));
-                assert_eq!(refused, (at(12), 7));
+            restarted.take_over_refusals(|refused| {
+                let [RefusedBudget { budget, per, at: when, remaining }] = *refused else {
+                    panic!("{refused:?}")
+                };
+                assert_eq!(
+                    (per, budget),
+                    (Calendar::Ever, NamedBudget { kind: "key", name: "alice", of_model: None })
+                );
+                assert_eq!((when, remaining), (at(12), 7));
                 seen += 1;
-                is_known
+                vec![is_known]
             });
         }
         assert_eq!(seen, 2, "until the budget is known");

@@ -73,7 +73,7 @@ impl Owners {
                 }
                 self.all.entry(key.clone()).and_modify(|other| other.narrow(&owner)).or_insert(owner);
             }
-            Err(why) => findings.say(why),
+            Err(why) => findings.leave_out(why),
         }
         self.said.push((key, place, findings));
     }

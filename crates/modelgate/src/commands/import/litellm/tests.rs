@@ -92,6 +92,9 @@ fn check(rows: Vec<(Value, Expected)>) {
                 assert!(made.said.lines().any(tells), "{shown}: {}", made.said);
                 let alive = key(serde_json::from_str(&shown).expect("JSON"), &[by]);
                 assert_eq!(alive.keys[0].get("disabled"), None, "{shown}: {}", alive.said);
+                // Regression: "left out" read as if the key were.
+                let tells = |line: &str| line.starts_with("imported without this: ") && line.contains(why);
+                assert!(alive.said.lines().any(tells), "{shown}: {}", alive.said);
             }
         }
     }
