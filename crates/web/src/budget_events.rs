@@ -38,7 +38,7 @@ pub struct BudgetEvent {
     /// The budget.
     pub budget: Quota,
     /// The level that is reached, in percent of the budget and what was added to it: 50, 80 or 100. At 100 nothing is left, or a
-    /// request was refused; those events may repeat.
+    /// request was refused while 80 or more was spent; those events may repeat.
     pub percent: u8,
 }
 
@@ -298,8 +298,17 @@ impl BudgetEvents {
         if budget.unit() != Unit::Money {
             return;
         }
-        if let Some(ReachedQuota { tag, .. }) = quota {
-            self.used.pin().get(&tag.get()).into_iter().for_each(|used| used.refused(remaining, at));
+        let mut is_news = true;
+        if let Some(ReachedQuota { tag, .. }) = quota
+            && let Some(used) = self.used.pin().get(&tag.get())
+        {
+            is_news = seconds(at).saturating_sub(used.refused_at.load(Ordering::Relaxed)) >= REFUSED.as_secs();
+            used.refused(remaining, at);
+        }
+        // Whoever asks for more than there is at once has not spent it by that.
+        let allowed = budget.amount().saturating_add(quota.map_or(0, |quota| quota.added));
+        if !is_news || level_of(allowed, remaining) < NEARLY {
+            return;
         }
         let name = |name: Option<&String>| name.cloned().unwrap_or_default();
         self.send(&BudgetEvent {
@@ -401,8 +410,12 @@ impl<'a> KeysInForce<'a> {
 
 /// The level that a budget has come to.
 fn level(left: &Left) -> u8 {
-    let spent = u128::from(left.allowed.saturating_sub(left.remaining));
-    let is_reached = |level: &u8| spent * 100 >= u128::from(left.allowed) * u128::from(*level);
+    level_of(left.allowed, left.remaining)
+}
+
+fn level_of(allowed: u64, remaining: u64) -> u8 {
+    let spent = u128::from(allowed.saturating_sub(remaining));
+    let is_reached = |level: &u8| spent * 100 >= u128::from(allowed) * u128::from(*level);
     BUDGET_LEVELS.into_iter().rev().find(is_reached).unwrap_or(0)
 }
 
@@ -579,7 +592,7 @@ mod tests {
     use crate::testing::{catalogue_of, server, set_up};
 
     #[test]
-    fn each_level_is_told_once_and_a_refusal_each_time() {
+    fn each_level_is_told_once_and_a_refusal_where_it_is_nearly_spent_once_in_ten_minutes() {
         let (sender, mut receiver) = mpsc::channel(3);
         let (other, mut others) = mpsc::channel(100);
         let (events, limiters) = (BudgetEvents::default(), Limiters::new(SystemClock::new()));
@@ -660,7 +673,7 @@ mod tests {
         // A request that does not fit any more says that the budget is spent, for some time, or until there is more of it.
         demands.price(|_| 6);
         let reached = limiters.reserve(&demands).expect_err("five are left");
-        let denial = |key: &Arc<Key>| Denial {
+        let denial_for = |key: &Arc<Key>, reached: LimitReached| Denial {
             reason: reached.into(),
             consumer: Some(Arc::clone(&key.consumer)),
             key: Some(Arc::clone(key)),
@@ -668,7 +681,10 @@ mod tests {
             sum: None,
             model: Some("llama".into()),
         };
-        events.refused(&denial(&key), now);
+        let denial = |key| denial_for(key, reached);
+        // Regression: with most of it left, each request that was too large wrote that the budget has come to 100 %.
+        events.refused(&denial_for(&key, LimitReached { remaining: 21, ..reached }), now - 2 * REFUSED);
+        (0..3).for_each(|_| events.refused(&denial(&key), now));
         assert_eq!(used(now)[0].3, 100);
         assert_eq!(used(now + REFUSED)[0].3, 80);
         limiters.quotas().learn(demands.quotas()[0].id().added().expect("a budget"), 100, 0);
@@ -678,7 +694,7 @@ mod tests {
         limiters.quotas().learn(demands.quotas()[0].id().forgiven().expect("a budget"), 200, 0);
         assert_eq!(used(now), [(true, 0, 200, 0)], "reset");
         // More than the first queue holds.
-        (0..5).for_each(|_| events.refused(&denial(&key), now));
+        (1..=5).for_each(|times| events.refused(&denial(&key), now + times * REFUSED));
         let told = std::iter::from_fn(|| receiver.try_recv().ok()).map(|event| event.percent);
         assert_eq!(told.collect::<Vec<_>>(), [100; 3]);
         let told = std::iter::from_fn(|| others.try_recv().ok()).map(|event| event.percent);

@@ -271,8 +271,9 @@ fn unauthorized(asked: &ProbedServer) -> &'static str {
              credential.header if it takes it in another header. Modelgate reads the secret when it starts, so restart it then."
         }
         (false, Origin::File) => {
-            "Give it one in its entry in servers: credential.env or credential.file says where the secret is. Modelgate checks \
-             the clients' keys, and Traefik sends the server this one."
+            "Give it one in its entry in servers: credential.env or credential.file says where the secret is. It is given to \
+             nobody but Traefik: traefik.trusted_addresses or traefik.client_certificate says who that is. Modelgate checks the clients' keys, \
+             and Traefik sends the server this one."
         }
         (false, Origin::Docker) => {
             "Start the server without an API key of its own; Modelgate checks the clients' keys. A server that must keep its \

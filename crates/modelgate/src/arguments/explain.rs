@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Explain {
     /// Why a container, or a server of the configuration, is routed or not
+    #[command(visible_alias = "server")]
     Container {
         /// Its name, or that of its service in Compose
         name: String,
