@@ -660,7 +660,7 @@ fn in_an_empty_folder_the_missing_file_is_named() {
         &["usage", "recost", "--from", "2026-11-01"],
         &["audit"],
         &["export"],
-        &["apply", "accounts.yaml"],
+        &["apply", "-f", "accounts.yaml"],
         &["backup", "backup.db"],
         &["keys", "create", "x"],
     ] {

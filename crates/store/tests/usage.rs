@@ -436,7 +436,7 @@ async fn a_wrong_price_is_put_right(place: TestStore) {
     // What cost nothing, as before there were prices, is told apart.
     let first = days("2026-11-20", Some("2026-11-20"));
     assert_eq!(recost(first.clone(), 0).await.free_before, 0);
-    let priced = Recosted { rows: 1, free_before: 1, before: 0, after: 20 };
+    let priced = Recosted { rows: 1, free_before: 1, before: 0, after: 2 * 2 };
     assert_eq!(recost(first, 2).await, priced);
     sums_agree(&store).await;
     let filter = AuditFilter { action: Some("usage recosted".into()), limit: 10, ..AuditFilter::default() };

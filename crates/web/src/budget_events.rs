@@ -335,7 +335,7 @@ impl BudgetEvents {
         for used in self.used.pin().values() {
             let (key, per) = (used.key.load(), used.demand.quota().per().name());
             let names = (key.name.as_str(), key.consumer.name.as_str());
-            let budget = NamedBudget::of(used.demand.scope(), names, &used.model);
+            let budget = NamedBudget::of(used.demand.scope(), names, used.model());
             let Some(&index) = wanted.get(&(budget, per)) else { continue };
             settled[index] = true;
             let RefusedBudget { at, remaining, .. } = refused[index];
@@ -464,6 +464,13 @@ impl Used {
         }
     }
 
+    /// The model, if it is a budget of one.
+    fn model(&self) -> Option<&str> {
+        let is_of_model =
+            matches!(self.demand.scope(), Scope::Model | Scope::KeyAndModel | Scope::ConsumerAndModel);
+        is_of_model.then_some(&*self.model)
+    }
+
     fn refused(&self, remaining: u64, at: SystemTime) {
         self.refused_at.store(seconds(at), Ordering::Relaxed);
         self.refused_with.store(remaining, Ordering::Relaxed);
@@ -532,12 +539,11 @@ impl Used {
             level => (level, None),
         };
         let (scope, key) = (self.demand.scope(), self.key.load());
-        let is_of_model = matches!(scope, Scope::Model | Scope::KeyAndModel | Scope::ConsumerAndModel);
         BudgetUsed {
             scope,
             key: key.name.clone(),
             consumer: key.consumer.name.clone(),
-            model: is_of_model.then(|| self.model.clone().into()),
+            model: self.model().map(str::to_owned),
             budget: self.demand.quota(),
             allowed: left.allowed,
             spent: left.allowed.saturating_sub(left.remaining),
@@ -560,20 +566,18 @@ impl BudgetUsed {
     }
 
     fn names(&self) -> NamedBudget<'_> {
-        NamedBudget::of(self.scope, (&self.key, &self.consumer), self.model.as_deref().unwrap_or_default())
+        NamedBudget::of(self.scope, (&self.key, &self.consumer), self.model.as_deref())
     }
 }
 
 impl<'a> NamedBudget<'a> {
-    fn of(scope: Scope, (key, consumer): (&'a str, &'a str), model: &'a str) -> Self {
-        let (kind, name, of_model) = match scope {
-            Scope::Key => ("key", key, None),
-            Scope::KeyAndModel => ("key", key, Some(model)),
-            Scope::Consumer => ("consumer", consumer, None),
-            Scope::ConsumerAndModel => ("consumer", consumer, Some(model)),
-            Scope::Model | Scope::Address => ("model", model, None),
+    fn of(scope: Scope, (key, consumer): (&'a str, &'a str), model: Option<&'a str>) -> Self {
+        let (kind, name) = match scope {
+            Scope::Key | Scope::KeyAndModel => ("key", key),
+            Scope::Consumer | Scope::ConsumerAndModel => ("consumer", consumer),
+            Scope::Model | Scope::Address => ("model", model.unwrap_or_default()),
         };
-        Self { kind, name, of_model }
+        Self { kind, name, of_model: model.filter(|_| scope != Scope::Model) }
     }
 }
 
