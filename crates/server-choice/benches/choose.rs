@@ -91,7 +91,7 @@ fn server(now: Duration) -> Server {
             read_seconds: Some(tokens * 1e-4),
             ..Counters::default()
         };
-        watch.heard(&server, &counters, now);
+        watch.heard(&server, &counters, now, now);
     }
     server
 }

@@ -27,7 +27,7 @@
 //! # Memory
 //!
 //! A [`Server`] has a fixed size, from its creation on: 16 bytes for each block that its belief may hold, rounded up to a power
-//! of two, and 6 KB ([`Server::bytes`]). With [`DEFAULT_BLOCKS`] that is 268 KB, and 17 MB for 64 servers. A request has 8 bytes
+//! of two, and 7 KB ([`Server::bytes`]). With [`DEFAULT_BLOCKS`] that is 269 KB, and 17 MB for 64 servers. A request has 8 bytes
 //! for each block of its prompt, at most 32 KB ([`MAX_BLOCKS`]).
 //!
 //! No I/O, and no clock: `now` is the time since some fixed moment, the same for all calls.
@@ -37,6 +37,7 @@ mod choose;
 mod estimate;
 mod prompt;
 mod server;
+mod under_way;
 mod waiting;
 mod watch;
 
@@ -45,5 +46,6 @@ pub use choose::{Choice, choose, estimate};
 pub use estimate::Estimate;
 pub use prompt::{BLOCK_BYTES, MAX_BLOCKS, Prompt, PromptHasher};
 pub use server::{DEFAULT_BLOCKS, SentSums, Server};
+pub use under_way::SentRequest;
 pub use waiting::{Arrived, Comer, WaitingBounds, WaitingPlace, WaitingRoom};
 pub use watch::{Counters, Watch};

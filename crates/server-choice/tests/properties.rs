@@ -32,7 +32,7 @@ fn measured(server: &Server, speed: f64, now: Duration) {
     for tokens in [0.0, 10_000.0] {
         let counters =
             Counters { read_tokens: Some(tokens), read_seconds: Some(tokens * speed), ..Counters::default() };
-        watch.heard(server, &counters, now);
+        watch.heard(server, &counters, now, now);
     }
 }
 
@@ -93,18 +93,18 @@ fn a_server_corrects_what_is_believed_of_it() {
         ..Counters::default()
     };
     assert_near(server.wait(now), 4 * 1_320 + 2_600);
-    watch.heard(server, &said(2, 3, 90_000.0), now);
+    watch.heard(server, &said(2, 3, 90_000.0), now, now);
     assert_near(server.wait(now), 2_600 + 2 * 1_320); // two wait, one is being read
-    watch.heard(server, &said(0, 1, 90_000.0), now);
+    watch.heard(server, &said(0, 1, 90_000.0), now, now);
     assert_near(server.wait(now), 2_600); // only the last may be being read
     assert_eq!(server.under_way(), 1);
-    watch.heard(server, &said(9, 1, 90_000.0), now);
+    watch.heard(server, &said(9, 1, 90_000.0), now, now);
     assert!(
         server.wait(now) >= Duration::from_millis(4 * 1_320 + 2_600 + 4 * 1_000),
         "four of others wait, too"
     );
     assert_eq!(server.belief().cached(&hashes), 20);
-    watch.heard(server, &said(0, 0, 10.0), now);
+    watch.heard(server, &said(0, 0, 10.0), now, now);
     assert_eq!(
         (server.belief().cached(&hashes), server.wait(now)),
         (0, Duration::ZERO),
@@ -119,7 +119,7 @@ fn a_server_is_full_when_requests_wait_there() {
     let second = Duration::from_secs;
     let mut hear = |running, waiting, at| {
         let counters = Counters { running: Some(running), waiting: Some(waiting), ..Counters::default() };
-        watch.heard(&server, &counters, at);
+        watch.heard(&server, &counters, at, at);
     };
     assert_eq!(server.room(second(1), false), None, "nothing is known");
     hear(16, 0, second(1));
@@ -134,12 +134,16 @@ fn a_server_is_full_when_requests_wait_there() {
     hear(15, 0, second(3));
     assert_eq!(server.room(second(3), false), Some(3));
     let asked = blocks(1, 1, 0, 0);
+    let mut sent = Vec::new();
     for left in [2, 1, 0, 0] {
-        server.sent(&prompt(&asked), &estimate(&server, &prompt(&asked), second(3), None), second(3));
+        sent.push(server.sent(
+            &prompt(&asked),
+            &estimate(&server, &prompt(&asked), second(3), None),
+            second(3),
+        ));
         assert_eq!(server.room(second(3), false), Some(left), "what was sent since counts");
     }
-    server.finished();
-    server.finished();
+    sent.iter().take(2).for_each(|request| server.finished(*request, Duration::ZERO));
     assert_eq!(server.room(second(3), false), Some(1), "and what has ended");
     hear(18, 0, second(4));
     assert_eq!(
@@ -191,7 +195,8 @@ fn what_is_counted_at_different_moments_is_put_together() {
             cached_tokens: Some(hits),
             ..Counters::default()
         };
-        watch.heard(server, &counters, Duration::from_secs(10 * u64::from(number)));
+        let now = Duration::from_secs(10 * u64::from(number));
+        watch.heard(server, &counters, now, now);
     }
     assert_eq!(server.belief().cached(&hashes), 20, "it was not started again");
     let found = estimate(server, &prompt(&blocks(2, 8, 0, 0)), Duration::from_secs(2_000), None).read;
@@ -229,7 +234,7 @@ fn a_cache_that_finds_less_than_we_believe_is_smaller_than_we_believe() {
             cache_tokens: Some(1_500.0 * 128.0),
             ..Counters::default()
         };
-        watch.heard(&server, &counters, Duration::ZERO);
+        watch.heard(&server, &counters, Duration::ZERO, Duration::ZERO);
         for _ in 0..20 {
             let prompt = prompt(&hashes);
             server.sent(&prompt, &estimate(&server, &prompt, Duration::ZERO, None), Duration::ZERO);
@@ -315,7 +320,7 @@ proptest! {
         for tokens in [0.0, 10_000.0] {
             let (read_tokens, read_seconds) = (Some(tokens), Some(tokens / tokens_per_second));
             let counters = Counters { waiting: Some(waiting), running: Some(1), read_tokens, read_seconds, ..Counters::default() };
-            watch.heard(&server, &counters, now);
+            watch.heard(&server, &counters, now, now);
         }
         let each = 2_600.0 / tokens_per_second;
         let wait = server.wait(now).as_secs_f64();

@@ -55,7 +55,8 @@ impl Policy for Ours {
 
     fn heard(&mut self, place: usize, machine: &Machine, now: f64) {
         let counters = machine.counters(self.cache_tokens);
-        self.watches[place].heard(&self.servers[place], &counters, Duration::from_secs_f64(now));
+        let now = Duration::from_secs_f64(now);
+        self.watches[place].heard(&self.servers[place], &counters, now, now);
     }
 }
 
