@@ -22,7 +22,7 @@ use std::{
 
 use catalogue::{Catalogue, Kind, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl};
 use reqwest::Client;
-use server_choice::Counters;
+use server_choice::{Counters, ToldAdapters};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -61,6 +61,8 @@ pub struct LoadReading {
     pub asked: std::time::Instant,
     /// What it says.
     pub counters: Counters,
+    /// Which adapters its requests are using, if it says that (vLLM with `--enable-lora`).
+    pub adapters: Option<ToldAdapters>,
 }
 
 /// The pages that are read.
@@ -116,13 +118,16 @@ pub async fn read_load(
     every: impl Fn(Option<&ServerUrl>) -> Duration,
     readings: mpsc::Sender<LoadReading>,
 ) -> Result<(), reqwest::Error> {
-    let reading = |url, counters, asked: Instant| LoadReading { url, asked: asked.into_std(), counters };
+    let reading = |url, (counters, adapters), asked: Instant| {
+        let asked = asked.into_std();
+        LoadReading { url, asked, counters, adapters }
+    };
     read_pages(
         catalogue,
         every,
         |known| Some(chosen(known)),
         load::read,
-        |url, counters, asked| readings.try_send(reading(url, counters, asked)).is_ok(),
+        |url, load, asked| readings.try_send(reading(url, load, asked)).is_ok(),
     )
     .await
 }

@@ -2,7 +2,8 @@
 //!
 //! A server that has seen the beginning of a prompt before need not read it again: its prefix cache has it. A server with much to
 //! do lets a request wait. Both are time, so they are added up: for each server, the seconds until everything that was sent there
-//! is read, and the seconds in which it reads the part of this prompt that it does not have. The smallest
+//! is read, and the seconds in which it reads the part of this prompt that it does not have. A request for an adapter that must be
+//! loaded first takes that much longer. The smallest
 //! sum wins. While there is a queue at every server, reading counts more than waiting: it delays all who come after.
 //! Hit rates are not maximised; they are not what a user waits for.
 //!
@@ -32,6 +33,7 @@
 //!
 //! No I/O, and no clock: `now` is the time since some fixed moment, the same for all calls.
 
+mod adapters;
 mod belief;
 mod choose;
 mod estimate;
@@ -41,6 +43,7 @@ mod under_way;
 mod waiting;
 mod watch;
 
+pub use adapters::{AdapterId, ToldAdapters};
 pub use belief::Belief;
 pub use choose::{Choice, choose, estimate};
 pub use estimate::Estimate;

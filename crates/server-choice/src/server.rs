@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    adapters::{AdapterId, Adapters, ToldAdapters},
     belief::Belief,
     estimate::Estimate,
     prompt::Prompt,
@@ -43,6 +44,7 @@ pub struct Server {
     /// nobody knew the server's speed, in tokens (1 is the first of a prompt), else 0.
     costs: Box<[(AtomicU32, AtomicU32)]>,
     count: RequestCount,
+    adapters: Adapters,
     /// Seconds per token that is read (as `f32`), and when this was measured, in s.
     speed: AtomicU64,
     /// Tokens that were to be read, and the same by what they cost.
@@ -97,6 +99,7 @@ impl Server {
             busy_until: AtomicU64::new(0),
             costs: iter::repeat_with(Default::default).take(RECENT).collect(),
             count: RequestCount::new(),
+            adapters: Adapters::new(),
             speed: AtomicU64::new(0),
             read_tokens: AtomicU64::new(0),
             weighed_tokens: AtomicU64::new(0),
@@ -120,7 +123,7 @@ impl Server {
     /// The memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
         let costs = self.costs.len() * 2 * size_of::<AtomicU32>();
-        size_of::<Self>() + self.belief.bytes() + costs + self.count.bytes()
+        size_of::<Self>() + self.belief.bytes() + costs + self.count.bytes() + self.adapters.bytes()
     }
 
     /// The time until everything that was sent is read.
@@ -188,6 +191,7 @@ impl Server {
         self.weighed_tokens.fetch_add(cost as u64, Relaxed);
         self.asked_tokens.fetch_add(u64::from(prompt.tokens), Relaxed);
         self.believed_tokens.fetch_add(u64::from(expected.cached_tokens), Relaxed);
+        prompt.adapter.iter().for_each(|adapter| self.adapters.used(*adapter, now));
         self.belief.used(prompt.blocks, (prompt.answer_tokens as f32 / prompt.block_tokens).round() as u32);
         request
     }
@@ -243,8 +247,20 @@ impl Server {
     }
 
     /// It was started again.
-    pub(crate) fn forget_full(&self) {
+    pub(crate) fn forget(&self) {
+        self.belief.forget();
         self.full_at.store(0, Relaxed);
+        self.adapters.forget();
+    }
+
+    /// Whether an adapter is believed to be loaded there; `None` if the server says nothing of adapters.
+    pub fn has_adapter(&self, adapter: AdapterId) -> Option<bool> {
+        self.adapters.is_loaded(adapter)
+    }
+
+    /// The server has said which adapters its requests are using.
+    pub fn told_adapters(&self, told: &ToldAdapters, now: Duration) {
+        self.adapters.told(told, now);
     }
 
     pub(crate) fn speed(&self, now: Duration) -> Option<Speed> {

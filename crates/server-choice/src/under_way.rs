@@ -261,7 +261,7 @@ impl RequestCount {
 }
 
 /// In which span of time a moment is; the first is 1, so that an entry of 0 is none. They last for eight years.
-fn span_of(time: Duration) -> u32 {
+pub(crate) fn span_of(time: Duration) -> u32 {
     (micros(time) / micros(ON_ITS_WAY)) as u32 + 1
 }
 

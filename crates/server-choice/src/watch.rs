@@ -93,8 +93,7 @@ impl Watch {
     /// The server's counters have been read at `now`; they were asked for at `asked`, and are from some moment between.
     pub fn heard(&mut self, server: &Server, counters: &Counters, asked: Duration, now: Duration) {
         if has_restarted(&self.last, counters) {
-            server.belief().forget();
-            server.forget_full();
+            server.forget();
             server.change_wait(now, |_| 0);
             self.last = Counters::default();
             self.reading = ReadSpeed::default();

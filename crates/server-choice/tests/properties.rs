@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use server_choice::{Choice, Counters, Estimate, Prompt, Server, Watch, choose, estimate};
+use server_choice::{
+    AdapterId, Choice, Counters, Estimate, Prompt, Server, ToldAdapters, Watch, choose, estimate,
+};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const BLOCK_TOKENS: f32 = 128.0;
@@ -16,7 +18,13 @@ fn blocks(family: u64, shared: u64, own: u64, number: u64) -> Vec<u64> {
 }
 
 fn prompt(blocks: &[u64]) -> Prompt<'_> {
-    Prompt { blocks, tokens: blocks.len() as u32 * 128 + 40, block_tokens: BLOCK_TOKENS, answer_tokens: 256 }
+    Prompt {
+        blocks,
+        tokens: blocks.len() as u32 * 128 + 40,
+        block_tokens: BLOCK_TOKENS,
+        answer_tokens: 256,
+        adapter: None,
+    }
 }
 
 /// A pool whose servers all read a token in a thousandth of a second.
@@ -219,6 +227,43 @@ fn small_differences_of_speed_are_taken_for_chance() {
     };
     assert_eq!(chosen(1.5), 3, "it is free");
     assert_ne!(chosen(40.0), 3, "others wait for a moment, but read much faster");
+}
+
+/// A request for an adapter goes where it is loaded, also before the server has said so, unless another server is free clearly sooner.
+/// Requests for the model itself, and servers that say nothing of adapters, are chosen as if there were none.
+#[test]
+fn an_adapter_stays_where_it_is_loaded_unless_others_are_free_sooner() {
+    let (pool, now) = (pool(3), Duration::from_secs(5));
+    let (a, b) = (AdapterId::of("a"), AdapterId::of("b"));
+    let of = |adapter| Prompt { adapter, ..prompt(&[]) };
+    let chosen = |adapter, turn| choose(&pool, &of(adapter), now, turn).expect("a choice");
+    assert_eq!(chosen(Some(a), 2).place, 2, "nobody says anything");
+    assert_eq!(chosen(Some(a), 2).estimate.has_adapter, None);
+    let tell = |server: &Server, running: &[AdapterId]| {
+        server.told_adapters(&ToldAdapters { most: 1, running: running.to_vec() }, now);
+    };
+    tell(&pool[0], &[]);
+    tell(&pool[1], &[a]);
+    tell(&pool[2], &[b]);
+    for turn in 0..3 {
+        assert_eq!([a, b].map(|adapter| chosen(Some(adapter), turn).place), [1, 2]);
+        assert_eq!(chosen(None, turn).place, turn, "the model itself");
+    }
+    assert_eq!(chosen(Some(a), 0).estimate.load, Duration::ZERO);
+    // 40 tokens each: 40 ms. Another adapter is loaded once.
+    let c = AdapterId::of("c");
+    let first = chosen(Some(c), 0);
+    assert_eq!((first.place, first.estimate.has_adapter), (0, Some(false)));
+    assert_eq!(first.estimate.load, Duration::from_millis(200));
+    pool[0].sent(&of(Some(c)), &first.estimate, now);
+    let second = chosen(Some(c), 1);
+    assert_eq!((second.place, second.estimate.has_adapter), (0, Some(true)), "the others would load it, too");
+    // Loading takes as long as reading five of these.
+    for _ in 0..6 {
+        let estimate = estimate(&pool[1], &of(None), now, None);
+        pool[1].sent(&of(None), &estimate, now);
+    }
+    assert_ne!(chosen(Some(a), 0).place, 1, "240 ms wait there");
 }
 
 /// A cache that others use as well has less of ours than its size says.

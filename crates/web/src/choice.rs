@@ -16,8 +16,8 @@ use access::{Grant, Pending, PromptParts, estimate::Sum};
 use arc_swap::ArcSwap;
 use catalogue::{Catalogue, Pick, PickBy, RouteId, ServerId, ServerRecord, ServerRoute, ServerUrl};
 use server_choice::{
-    BLOCK_BYTES, Choice, Counters, DEFAULT_BLOCKS, Prompt, PromptHasher, SentRequest, SentSums, Server,
-    Watch, choose,
+    AdapterId, BLOCK_BYTES, Choice, Counters, DEFAULT_BLOCKS, Prompt, PromptHasher, SentRequest, SentSums,
+    Server, ToldAdapters, Watch, choose,
 };
 use telemetry::ChosenServer;
 use traefik_config::{TraefikVersion, has_server_routes};
@@ -52,6 +52,8 @@ struct Candidates {
     /// In the same order.
     servers: Vec<(Arc<str>, Arc<Server>)>,
     line: Arc<PoolLine>,
+    /// If the pool's model is an adapter.
+    adapter: Option<AdapterId>,
 }
 
 /// The pool for which a request has to wait.
@@ -252,6 +254,7 @@ impl ServerChoices {
             tokens,
             block_tokens: block_tokens(tokens, bytes),
             answer_tokens: u32::try_from(question.sum.answer.min(USUAL_ANSWER)).unwrap_or(0),
+            adapter: candidates.adapter,
         };
         Some(self.best(pick, candidates, &prompt, question.turn))
     }
@@ -283,6 +286,7 @@ impl ServerChoices {
             cached_tokens: found
                 .filter(|_| pick.by == PickBy::Cache)
                 .map(|found| found.estimate.cached_tokens),
+            has_adapter: found.and_then(|found| found.estimate.has_adapter),
             under_way: found.map_or(0, |found| found.estimate.under_way),
             first_token: found.map_or(Duration::ZERO, |found| found.estimate.total()),
             would_wait: (self.is_rehearsal && is_full()).then_some(pick.wait),
@@ -330,6 +334,13 @@ impl ServerChoices {
         PromptParts::of(body).iter().for_each(|part| hasher.add(part));
         hasher.finish()
     }
+}
+
+/// The adapter for which a pool's requests are, if a server says that the pool's model is one.
+fn adapter(pick: &Pick) -> Option<AdapterId> {
+    let cards = pick.routes.iter().flat_map(|route| &route.server.models);
+    let is_adapter = cards.into_iter().any(|card| card.name == pick.model && card.parent.is_some());
+    is_adapter.then(|| AdapterId::of(pick.model.as_str()))
 }
 
 /// The tokens of a block of this prompt: images have fewer for their bytes than text.
@@ -392,7 +403,8 @@ impl ChoiceKeeper {
             let servers = pick.routes.iter().map(|route| self.server(route, &mut kept)).collect();
             let line = before.get(&group.route).map(|before| Arc::clone(&before.line));
             let line = line.unwrap_or_else(|| Arc::new(PoolLine::of(&self.choices.waiting)));
-            known.insert(group.route.clone(), Candidates { pick: Arc::clone(pick), servers, line });
+            let adapter = adapter(pick);
+            known.insert(group.route.clone(), Candidates { pick: Arc::clone(pick), servers, line, adapter });
         }
         self.servers = kept;
         self.choices.known.store(Arc::new(known));
@@ -412,12 +424,18 @@ impl ChoiceKeeper {
         (Arc::clone(&server.name), Arc::clone(&server.server))
     }
 
-    /// A server has told its figures, for which it was asked at `asked`.
-    pub fn heard(&mut self, url: &ServerUrl, counters: &Counters, asked: Instant) {
+    /// A server has told its figures, for which it was asked at `asked`, and perhaps which adapters its requests are using.
+    pub fn heard(
+        &mut self,
+        url: &ServerUrl,
+        (counters, adapters): (&Counters, Option<&ToldAdapters>),
+        asked: Instant,
+    ) {
         let start = self.choices.start;
         let (asked, now) = (asked.saturating_duration_since(start), start.elapsed());
         for known in self.servers.values_mut().filter(|known| known.url == *url) {
             known.watch.heard(&known.server, counters, asked, now);
+            adapters.into_iter().for_each(|adapters| known.server.told_adapters(adapters, now));
             known.heard = Instant::now();
         }
     }
@@ -697,14 +715,14 @@ mod tests {
         assert_eq!(keeper.under_way(), 1, "nobody tells when it ends");
         keeper.heard(
             &ServerUrl::parse("http://nobody:1").expect("a URL"),
-            &Counters::default(),
+            (&Counters::default(), None),
             Instant::now(),
         );
         let idle = Counters { running: Some(0), waiting: Some(0), ..Counters::default() };
         ["a", "b", "c"]
             .map(|name| ServerUrl::parse(&format!("http://{name}:8000")).expect("a URL"))
             .iter()
-            .for_each(|url| keeper.heard(url, &idle, Instant::now()));
+            .for_each(|url| keeper.heard(url, (&idle, None), Instant::now()));
         assert_eq!(keeper.under_way(), 0, "but the server does");
         let sums = keeper.choices.sums();
         assert_eq!((sums.len(), sums.values().map(|sums| sums.requests).sum::<u64>()), (3, 2));

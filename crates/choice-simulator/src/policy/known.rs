@@ -47,6 +47,7 @@ impl Policy for Ours {
             tokens: asked.prompt_tokens,
             block_tokens: self.block_tokens,
             answer_tokens: ANSWER_TOKENS,
+            adapter: None,
         };
         let choice = choose(&self.servers, &prompt, now, self.turn).expect("there are servers");
         self.servers[choice.place].sent(&prompt, &choice.estimate, now);

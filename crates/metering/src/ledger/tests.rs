@@ -188,7 +188,8 @@ fn how_long_a_server_has_worked_is_told_with_the_end() {
     ledger.open(reservation(1), at(0));
     ledger.record(RecordReceipt { server: Some(own.to_owned()), ..record(1, 7_000) }, at(1));
     let mut told = Vec::new();
-    ledger.take_ended(|held, worked| told.push((*held, worked.map(|(url, worked)| (url.to_owned(), worked)))));
+    ledger
+        .take_ended(|held, worked| told.push((*held, worked.map(|(url, worked)| (url.to_owned(), worked)))));
     let worked = Duration::from_millis(390);
     assert_eq!(told, [(1, Some((own.to_owned(), worked)))]);
     ledger.advance(at(30));
@@ -197,7 +198,9 @@ fn how_long_a_server_has_worked_is_told_with_the_end() {
     ledger.open(reservation(2), at(30));
     let again = RecordReceipt { server: Some(own.to_owned()), retries: 1, ..record(2, 7_000) };
     ledger.record(again, at(31));
-    ledger.take_ended(|held, worked| assert_eq!((*held, worked), (2, None), "another server may have failed first"));
+    ledger.take_ended(|held, worked| {
+        assert_eq!((*held, worked), (2, None), "another server may have failed first");
+    });
     ledger.advance(at(60));
     let settled = ledger.only();
     assert_eq!((settled.has_ended, settled.worked), (true, None));
