@@ -43,6 +43,7 @@ pub fn cost(servers: usize, bytes: usize, rounds: usize) -> Cost {
             tokens: (length / 4) as u32,
             block_tokens: BLOCK_BYTES as f32 / 4.0,
             answer_tokens: 300,
+            adapter: None,
         };
         let now = Duration::from_millis(round as u64);
         let begun = Instant::now();

@@ -22,7 +22,7 @@ use std::{
 
 use catalogue::{Catalogue, Kind, Reader, ServerRecord, ServerSpec, ServerState, ServerUrl};
 use reqwest::Client;
-use server_choice::Counters;
+use server_choice::{Counters, ToldAdapters};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -57,8 +57,12 @@ pub struct MetricsReading {
 pub struct LoadReading {
     /// The server.
     pub url: ServerUrl,
+    /// When it was asked.
+    pub asked: std::time::Instant,
     /// What it says.
     pub counters: Counters,
+    /// Which adapters its requests are using, if it says that (vLLM with `--enable-lora`).
+    pub adapters: Option<ToldAdapters>,
 }
 
 /// The pages that are read.
@@ -99,7 +103,7 @@ pub async fn read(
         |_| every,
         |_| None,
         Figures::read,
-        |url, figures| readings.try_send(reading(url, figures)).is_ok(),
+        |url, figures, _| readings.try_send(reading(url, figures)).is_ok(),
     )
     .await
 }
@@ -114,13 +118,16 @@ pub async fn read_load(
     every: impl Fn(Option<&ServerUrl>) -> Duration,
     readings: mpsc::Sender<LoadReading>,
 ) -> Result<(), reqwest::Error> {
-    let reading = |url, counters| LoadReading { url, counters };
+    let reading = |url, (counters, adapters), asked: Instant| {
+        let asked = asked.into_std();
+        LoadReading { url, asked, counters, adapters }
+    };
     read_pages(
         catalogue,
         every,
         |known| Some(chosen(known)),
         load::read,
-        |url, counters| readings.try_send(reading(url, counters)).is_ok(),
+        |url, load, asked| readings.try_send(reading(url, load, asked)).is_ok(),
     )
     .await
 }
@@ -136,7 +143,7 @@ async fn read_pages<T: Send + 'static>(
     every: impl Fn(Option<&ServerUrl>) -> Duration,
     of: impl Fn(&Catalogue) -> Option<HashSet<&ServerUrl>>,
     parse: fn(&[u8]) -> Option<T>,
-    tell: impl Fn(ServerUrl, T) -> bool,
+    tell: impl Fn(ServerUrl, T, Instant) -> bool,
 ) -> Result<(), reqwest::Error> {
     let client = probe::client()?;
     let permits = Arc::new(Semaphore::new(PARALLEL));
@@ -156,15 +163,16 @@ async fn read_pages<T: Send + 'static>(
                     let (client, permits) = (client.clone(), Arc::clone(&permits));
                     reading.spawn(async move {
                         let _permit = permits.acquire_owned().await;
+                        let asked = Instant::now();
                         let said = read_one(&client, &server.spec).await.and_then(|page| parse(&page));
-                        (server.spec.url.clone(), said)
+                        (server.spec.url.clone(), said, asked)
                     });
                 }
             }
-            Some(Ok((url, said))) = reading.join_next() => {
+            Some(Ok((url, said, asked))) = reading.join_next() => {
                 let pace = Pace { every: every(Some(&url)), look: every(None) };
                 pages.was_read(&url, said.is_some(), Instant::now(), pace);
-                if said.is_some_and(|said| !tell(url, said)) {
+                if said.is_some_and(|said| !tell(url, said, asked)) {
                     debug!("what a server has counted is read too slowly, and dropped");
                 }
             }

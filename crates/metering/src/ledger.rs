@@ -194,11 +194,14 @@ impl<T> Ledger<T> {
         }
     }
 
-    /// Calls `each` once with the holder of each open reservation whose request has ended, as was told since the last call. How many
-    /// tokens it has used may be told later.
-    pub fn take_ended(&mut self, mut each: impl FnMut(&mut T)) {
+    /// Calls `each` once with the holder of each open reservation whose request has ended, as was told since the last call, and with the
+    /// server that has worked on it, by Traefik's `ServiceURL`, and for how long at least, if that was told
+    /// ([`RequestSettlement::worked`]). How many tokens it has used may be told later.
+    pub fn take_ended(&mut self, mut each: impl FnMut(&mut T, Option<(&str, Duration)>)) {
         for request in self.ended.drain(..) {
-            self.open.get_mut(&request).into_iter().for_each(|entry| each(&mut entry.reservation.held));
+            let Some(entry) = self.open.get_mut(&request) else { continue };
+            let Entry { reservation, heard } = &mut **entry;
+            each(&mut reservation.held, heard.as_ref().and_then(|heard| heard.worked()));
         }
     }
 

@@ -38,6 +38,11 @@ pub struct RequestSettlement<T> {
     pub is_unworked: bool,
     /// How often all of its answers were told: more than once where Traefik has sent it again, at least once.
     pub attempts: u32,
+    /// Whether its end was told.
+    pub has_ended: bool,
+    /// For how long at least its server has worked on it, until its client had read the answer, as Traefik tells. `None` if Traefik has
+    /// not told, or has sent it to a server more than once.
+    pub worked: Option<Duration>,
 }
 
 /// How well the tokens of a request are known; the best is first.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, Stack, config_of, noon, send, server, stack_of};
+use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, Stack, config_of, noon, send, server, stack_of, telling};
 use reqwest::Response;
 use serde_json::{Value, json};
 use testkit::{
@@ -218,13 +218,11 @@ async fn a_choice_opens_nothing_and_other_requests_go_in_turn() {
     assert_eq!(answering, BTreeMap::from([("a".to_owned(), 4), ("b".to_owned(), 4)]));
 }
 
-/// The list of requests says why; `explain request` and "Try a request" do, too. A server whose page cannot be read is not avoided.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_choice_is_explained() {
-    let servers = sims(["a", "b"]);
-    let Some(traefik) = need(traefik_binary(NEWEST), "Traefik") else { return };
-    let config =
-        config_of(&servers.each_ref().map(|sim| (sim, CACHE)), "\ntraefik: { version: \"3.7.15\" }\n");
+/// Servers with one setting, and an API that tells of requests.
+async fn observed(servers: &[Sim], setting: &str) -> Option<Stack> {
+    let traefik = need(traefik_binary(NEWEST), "Traefik")?;
+    let servers: Vec<(&Sim, &str)> = servers.iter().map(|sim| (sim, setting)).collect();
+    let config = config_of(&servers, "\ntraefik: { version: \"3.7.15\" }\n");
     let builder = Modelgate::builder(env!("CARGO_BIN_EXE_modelgate"), &config);
     let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", ADMIN).start().await;
     modelgate.wait_ready().await;
@@ -232,6 +230,14 @@ async fn a_choice_is_explained() {
     traefik.wait_configured().await;
     let stack = Stack { traefik, modelgate, client: testkit::client() };
     stack.wait_for("llama").await;
+    Some(stack)
+}
+
+/// The list of requests says why; `explain request` and "Try a request" do, too. A server whose page cannot be read is not avoided.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_choice_is_explained() {
+    let servers = sims(["a", "b"]);
+    let Some(stack) = observed(&servers, CACHE).await else { return };
     let body = question(&opening(1));
     let first = server(&send(stack.post("/v1/chat/completions", &body)).await);
     // Until its prompt is believed to be read, another server may answer the same one as soon.
@@ -259,6 +265,57 @@ async fn a_choice_is_explained() {
         parts.iter().all(|part| told.contains(part)).then_some(())
     })
     .await;
+}
+
+/// An adapter stays at the server that has it loaded, but for a clearly shorter queue elsewhere; requests for the model itself do not
+/// follow it. The list of requests says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_an_adapter_goes_where_it_is_loaded() {
+    const ADAPTER: &str = "llama-sql";
+    let servers = ["a", "b"].map(|name| {
+        Sim::start_with(Options {
+            owned_by: "vllm".into(),
+            adapters: vec![ADAPTER.to_owned(), "llama-other".to_owned()],
+            ..Options::named(name, &["llama", ADAPTER, "llama-other"])
+        })
+    });
+    let Some(stack) = observed(&servers, "strategy: least-busy").await else { return };
+    stack.wait_for(ADAPTER).await;
+    let pages = servers.each_ref().map(Sim::pages);
+    testkit::eventually(Duration::from_secs(60), || async {
+        servers.iter().zip(pages).all(|(sim, pages)| sim.pages() >= pages + 2).then_some(())
+    })
+    .await;
+    servers.iter().for_each(|sim| sim.set_latency(Duration::from_secs(60)));
+    let long = tokio::spawn(send(stack.post("/v1/chat/completions", &common::chat(ADAPTER))));
+    let owner = testkit::eventually(Duration::from_secs(10), || async {
+        servers.iter().find(|sim| sim.running_and_waiting().0 == 1).map(|sim| sim.name().to_owned())
+    })
+    .await;
+    servers.iter().for_each(|sim| sim.set_latency(Duration::ZERO));
+    for _ in 0..3 {
+        assert_eq!(server(&stack.chat(ADAPTER).await), owner, "the other one would have to load it");
+        // In the last turns the server has said that it is running there.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert_ne!(server(&stack.chat("llama").await), owner, "that one is less busy");
+    }
+    testkit::eventually(Duration::from_secs(10), || async {
+        let url = format!("{}/api/v1/requests?limit=2", stack.modelgate.admin_url());
+        let listed: Value = send(stack.client.get(url).bearer_auth(ADMIN)).await.json().await.expect("JSON");
+        let items = listed["items"].as_array().expect("a list").iter();
+        let known: Vec<(&Value, &Value)> =
+            items.map(|item| (&item["model"], &item["chosen"]["has_adapter"])).collect();
+        (known == [(&json!("llama"), &Value::Null), (&json!(ADAPTER), &json!(true))]).then_some(())
+    })
+    .await;
+    // More than 0.2 s of reading wait there after the first of these.
+    let mut answering = BTreeSet::new();
+    for number in 0..4 {
+        let body = json!({ "model": ADAPTER, "messages": opening(number), "max_tokens": 10 });
+        answering.insert(server(&send(stack.post("/v1/chat/completions", &body)).await));
+    }
+    assert_eq!(answering.len(), 2, "one long queue is worse than loading it once more");
+    long.abort();
 }
 
 /// What `explain request` says of a chat request.
@@ -577,6 +634,71 @@ async fn a_server_says_itself_that_it_is_full() {
     }
     sim.allow_pages(None);
     answered(asked).await;
+}
+
+/// Regression: a server that says how many requests it has, while Traefik tells ends, too, got more than it was to have. Its page had left
+/// the first request out, so that the second one went on; then Traefik's record of the first came, and the third one went on as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_is_told_twice_makes_room_once() {
+    const RECORDS: &str = "modelgate_receipts_total{kind=\"record\"}";
+    let Some(binary) = need(traefik_binary(NEWEST), "Traefik") else { return };
+    let options = Options { owned_by: "vllm".into(), max_running: 1, ..Options::named("a", &["llama"]) };
+    let sim = Sim::start_with(options);
+    let telemetry = testkit::free_port();
+    let more = format!(
+        "\ntraefik: {{ version: {NEWEST:?} }}\nlisten: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\nmetering: {{ scrape: 600s }}\n"
+    );
+    let setting = "strategy: least-busy, pick: { wait: 25s, max_requests: 1 }";
+    let config = config_of(&[(&sim, setting)], &more);
+    let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), &config).await;
+    modelgate.wait_ready().await;
+    let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
+    let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint());
+    let traefik = telling(builder, &endpoint).start().await;
+    traefik.wait_configured().await;
+    let stack = Stack { traefik, modelgate, client: testkit::client() };
+    stack.wait_for("llama").await;
+    let told = async |count: usize| {
+        testkit::eventually(Duration::from_secs(60), || async {
+            (figure(&stack, RECORDS).await >= count as f64).then_some(())
+        })
+        .await;
+    };
+    told(sim.posts().len()).await;
+    let before = figure(&stack, RECORDS).await as usize;
+    sim.set_latency(Duration::from_secs(60));
+    let ask = || tokio::spawn(send(stack.post("/v1/chat/completions", &common::chat("llama"))));
+    let settled = async |here: usize, there: usize| {
+        testkit::eventually(Duration::from_secs(60), || async {
+            let waiting = figure(&stack, "modelgate_waiting_requests").await as usize;
+            ((waiting, sim.running_and_waiting().0) == (here, there)).then_some(())
+        })
+        .await;
+    };
+    let first = ask();
+    settled(0, 1).await;
+    let others = [ask(), ask()];
+    settled(2, 1).await;
+    // A page says that the first one is there.
+    let pages = sim.pages();
+    testkit::eventually(Duration::from_secs(60), || async { (sim.pages() >= pages + 2).then_some(()) }).await;
+    sim.allow_pages(Some(0));
+    sim.answer_now();
+    assert_eq!(first.await.expect("an answer").status(), 200);
+    // One more page says that it is gone, and no other one comes.
+    sim.allow_pages(Some(1));
+    settled(1, 1).await;
+    told(before + 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!((sim.running_and_waiting(), sim.queued()), ((1, 0), 0), "the third one waits at Modelgate");
+    assert_eq!(figure(&stack, "modelgate_waiting_requests").await, 1.0);
+    sim.allow_pages(None);
+    sim.set_latency(Duration::ZERO);
+    sim.answer_now();
+    for answer in others {
+        assert_eq!(answer.await.expect("an answer").status(), 200);
+    }
+    assert_eq!(sim.queued(), 0, "none has waited at the server");
 }
 
 /// 64 servers of one model: each has a router, and each gets requests.

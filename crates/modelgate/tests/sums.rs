@@ -279,6 +279,8 @@ fn come(shared: &Shared, key: &Arc<Key>, one: &One, price: Option<Arc<Price>>) -
         answer_bytes: None,
         is_unworked: one.ending == Ending::Refused,
         attempts: 1,
+        has_ended: true,
+        worked: None,
     }
 }
 

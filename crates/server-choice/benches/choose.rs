@@ -69,7 +69,8 @@ fn measure(servers: usize, blocks: u64, cached: Cached) -> f64 {
             for turn in 0..CHOICES {
                 let blocks = &prompts[turn * 7 % prompts.len()];
                 let tokens = u32::try_from(blocks.len() * 128).unwrap_or(u32::MAX);
-                let prompt = Prompt { blocks, tokens, block_tokens: 128.0, answer_tokens: 256 };
+                let prompt =
+                    Prompt { blocks, tokens, block_tokens: 128.0, answer_tokens: 256, adapter: None };
                 assert!(black_box(choose(&pool, black_box(&prompt), now, turn)).is_some());
             }
             start.elapsed().as_nanos() as f64 / CHOICES as f64
@@ -91,7 +92,7 @@ fn server(now: Duration) -> Server {
             read_seconds: Some(tokens * 1e-4),
             ..Counters::default()
         };
-        watch.heard(&server, &counters, now);
+        watch.heard(&server, &counters, now, now);
     }
     server
 }

@@ -23,6 +23,10 @@ const ALIKE: f32 = 4.0;
 /// again.
 const HALF_LIFE: Duration = Duration::from_secs(60);
 
+/// How long a server takes to load an adapter that it does not have. No server tells how long that is: from main memory it is less,
+/// from a disk more. It is short, so that a clearly shorter queue is preferred.
+const ADAPTER_LOADS: Duration = Duration::from_millis(200);
+
 /// The server that was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
@@ -49,9 +53,9 @@ where
     let first = turn.checked_rem(count)?;
     let cached = Belief::cached_at_each(servers.clone().map(Server::belief), prompt.blocks);
     let order = |choice: &Choice| {
-        let Estimate { wait, read, steps, .. } = choice.estimate;
+        let Estimate { wait, load, read, steps, .. } = choice.estimate;
         (
-            wait + steps + read.mul_f32(weight),
+            wait + load + steps + read.mul_f32(weight),
             choice.estimate.under_way,
             (choice.place + count - first) % count,
         )
@@ -126,11 +130,14 @@ fn expected(
 ) -> Estimate {
     let cached_tokens = prompt.tokens_of(cached);
     let under_way = server.under_way();
+    let has_adapter = prompt.adapter.and_then(|adapter| server.has_adapter(adapter));
     Estimate {
         wait: server.wait(now),
+        load: if has_adapter == Some(false) { ADAPTER_LOADS } else { Duration::ZERO },
         read: seconds(seconds_per_token * weighed(cached_tokens, prompt.tokens - cached_tokens)),
         steps: seconds(server.seat() * under_way as f32),
         cached_tokens,
         under_way,
+        has_adapter,
     }
 }

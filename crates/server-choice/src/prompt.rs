@@ -2,6 +2,8 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::adapters::AdapterId;
+
 /// The length of a block: some 128 tokens of English. Servers keep blocks of 16 tokens and more; the difference is at most one
 /// of these blocks for each prompt.
 pub const BLOCK_BYTES: usize = 512;
@@ -81,6 +83,8 @@ pub struct Prompt<'h> {
     pub block_tokens: f32,
     /// The expected length of the answer in tokens: it takes room in the server's cache.
     pub answer_tokens: u32,
+    /// The adapter that it is for; `None`: the model itself.
+    pub adapter: Option<AdapterId>,
 }
 
 impl Prompt<'_> {

@@ -2,11 +2,17 @@
 
 use std::{
     iter,
-    sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-use crate::{belief::Belief, estimate::Estimate, prompt::Prompt};
+use crate::{
+    adapters::{AdapterId, Adapters, ToldAdapters},
+    belief::Belief,
+    estimate::Estimate,
+    prompt::Prompt,
+    under_way::{RequestCount, SentRequest, micros},
+};
 
 /// How many blocks a server's belief has if nothing else is known: some 2 million tokens.
 pub const DEFAULT_BLOCKS: u32 = 16_384;
@@ -20,9 +26,6 @@ const RECENT: usize = 256;
 
 /// For how long what a server has said of its requests counts.
 const FRESH: Duration = Duration::from_secs(60);
-
-/// What was sent within this time, or twice as much, before a server has told how many are under way may be missing in that.
-const ON_ITS_WAY: Duration = Duration::from_millis(64);
 
 /// How many requests more than it has told of are sent to a server between two looks at it, while others wait and nobody knows how
 /// many it takes; or half as many again as it has told of.
@@ -40,10 +43,8 @@ pub struct Server {
     /// How long each of the latest requests takes to read, by its number modulo [`RECENT`]: in µs; and if that was a guess, because
     /// nobody knew the server's speed, in tokens (1 is the first of a prompt), else 0.
     costs: Box<[(AtomicU32, AtomicU32)]>,
-    sent: AtomicU64,
-    finished: AtomicU64,
-    /// What to add to `sent - finished` to have the number under way.
-    known_besides: AtomicI64,
+    count: RequestCount,
+    adapters: Adapters,
     /// Seconds per token that is read (as `f32`), and when this was measured, in s.
     speed: AtomicU64,
     /// Tokens that were to be read, and the same by what they cost.
@@ -63,14 +64,8 @@ pub struct Server {
     most: AtomicU32,
     /// How many requests it was answering when others waited there; 0: none ever did.
     full_at: AtomicU32,
-    /// How many were sent lately: the number of the time span ([`ON_ITS_WAY`]), then the counts of the one before and of this one, in
-    /// 12 bits each.
-    lately: AtomicU64,
-    /// How many of them may be missing in what it has told last.
-    unseen: AtomicU32,
-    /// How many were under way when it last said so, and when that was, in µs; 0: never.
+    /// How many were under way when it last said so.
     told: AtomicU32,
-    told_at: AtomicU64,
 }
 
 /// What was sent to a server since it is known, and what became of it.
@@ -103,9 +98,8 @@ impl Server {
             belief: Belief::new(blocks),
             busy_until: AtomicU64::new(0),
             costs: iter::repeat_with(Default::default).take(RECENT).collect(),
-            sent: AtomicU64::new(0),
-            finished: AtomicU64::new(0),
-            known_besides: AtomicI64::new(0),
+            count: RequestCount::new(),
+            adapters: Adapters::new(),
             speed: AtomicU64::new(0),
             read_tokens: AtomicU64::new(0),
             weighed_tokens: AtomicU64::new(0),
@@ -117,10 +111,7 @@ impl Server {
             told_cached: AtomicU64::new(0),
             most: AtomicU32::new(0),
             full_at: AtomicU32::new(0),
-            lately: AtomicU64::new(0),
-            unseen: AtomicU32::new(0),
             told: AtomicU32::new(0),
-            told_at: AtomicU64::new(0),
         }
     }
 
@@ -131,7 +122,8 @@ impl Server {
 
     /// The memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.belief.bytes() + self.costs.len() * 2 * size_of::<AtomicU32>()
+        let costs = self.costs.len() * 2 * size_of::<AtomicU32>();
+        size_of::<Self>() + self.belief.bytes() + costs + self.count.bytes() + self.adapters.bytes()
     }
 
     /// The time until everything that was sent is read.
@@ -141,8 +133,7 @@ impl Server {
 
     /// The number of requests that wait or are being answered there.
     pub fn under_way(&self) -> u32 {
-        let own = self.sent.load(Relaxed) as i64 - self.finished.load(Relaxed) as i64;
-        (own + self.known_besides.load(Relaxed)).clamp(0, i64::from(u32::MAX)) as u32
+        self.count.likely()
     }
 
     /// Sets how many requests may be under way there before it counts as full; `None`: what it says of itself decides.
@@ -167,7 +158,7 @@ impl Server {
             (0, full_at) => full_at.saturating_add((full_at / 8).max(1)),
             (most, _) => most,
         };
-        Some(most.saturating_sub(self.most_under_way()))
+        Some(most.saturating_sub(self.count.most()))
     }
 
     /// How many requests that wait elsewhere may be sent there now. Unlike [`Self::room`] it is bounded also for a server that has
@@ -176,50 +167,23 @@ impl Server {
         self.room(now, are_ends_told).or_else(|| {
             let told = self.told.load(Relaxed);
             let most = told.saturating_add(TRIED.max(told / 2));
-            self.is_fresh(now).then(|| most.saturating_sub(self.most_under_way()))
+            self.is_fresh(now).then(|| most.saturating_sub(self.count.most()))
         })
     }
 
-    /// The number under way, with those that were on their way there when it told.
-    fn most_under_way(&self) -> u32 {
-        self.under_way().saturating_add(self.unseen.load(Relaxed))
-    }
-
-    /// How many were sent lately, and `more` now.
-    fn sent_lately(&self, now: Duration, more: u64) -> u32 {
-        const COUNT: u64 = 0xfff;
-        let span = micros(now) / micros(ON_ITS_WAY);
-        let pass = |lately: u64| {
-            let (before, this) = match span.saturating_sub(lately >> 24) {
-                0 => (lately >> 12 & COUNT, lately & COUNT),
-                1 => (lately & COUNT, 0),
-                _ => (0, 0),
-            };
-            (before, (this + more).min(COUNT))
-        };
-        let pack = |lately| {
-            let (before, this) = pass(lately);
-            Some(span << 24 | before << 12 | this)
-        };
-        let (Ok(lately) | Err(lately)) = self.lately.fetch_update(Relaxed, Relaxed, pack);
-        let (before, this) = pass(lately);
-        u32::try_from(before + this).unwrap_or(u32::MAX)
-    }
-
     fn is_fresh(&self, now: Duration) -> bool {
-        let told_at = self.told_at.load(Relaxed);
+        let told_at = self.count.told_at();
         told_at > 0 && micros(now).saturating_sub(told_at) <= micros(FRESH)
     }
 
-    /// A request was sent there, and this was expected of it.
-    pub fn sent(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) {
-        self.sent_lately(now, 1);
+    /// A request was sent there, and this was expected of it. What is returned is to be kept until its end is told.
+    pub fn sent(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> SentRequest {
+        let request = self.count.send(now);
         let read = prompt.tokens - expected.cached_tokens.min(prompt.tokens);
         let cost = weighed(expected.cached_tokens, read);
-        let number = self.sent.fetch_add(1, Relaxed);
         let takes = micros(expected.read);
         let guessed = if self.speed.load(Relaxed) == 0 { cost as u32 } else { 0 };
-        let (time, tokens) = &self.costs[number as usize % RECENT];
+        let (time, tokens) = &self.costs[request.number() as usize % RECENT];
         time.store(takes.min(u64::from(u32::MAX)) as u32, Relaxed);
         tokens.store(guessed, Relaxed);
         self.change_wait(now, |wait| wait + takes);
@@ -227,13 +191,21 @@ impl Server {
         self.weighed_tokens.fetch_add(cost as u64, Relaxed);
         self.asked_tokens.fetch_add(u64::from(prompt.tokens), Relaxed);
         self.believed_tokens.fetch_add(u64::from(expected.cached_tokens), Relaxed);
+        prompt.adapter.iter().for_each(|adapter| self.adapters.used(*adapter, now));
         self.belief.used(prompt.blocks, (prompt.answer_tokens as f32 / prompt.block_tokens).round() as u32);
+        request
     }
 
-    /// A request that was sent there has ended. To be told where the server does not say itself how many are under way; where it
-    /// does, it does no harm.
-    pub fn finished(&self) {
-        self.finished.fetch_add(1, Relaxed);
+    /// The end of a request that was sent there was told. `lasted` is for how long at least it was worked on at this server, until its
+    /// client had read the answer; zero if nobody knows, or if another server has answered it. To be told where the server itself
+    /// says how many are under way, too: what that has left out already is not taken out again.
+    pub fn finished(&self, request: SentRequest, lasted: Duration) {
+        self.count.finished(request, lasted);
+    }
+
+    /// Nobody has told the end of a request that was sent there, nor will.
+    pub fn given_up(&self, request: SentRequest) {
+        self.count.given_up(request);
     }
 
     pub(crate) fn change_wait(&self, now: Duration, change: impl Fn(u64) -> u64) {
@@ -246,7 +218,7 @@ impl Server {
     /// How long each of the latest requests takes to read, by what is known now, in µs, newest first.
     pub(crate) fn recent_costs(&self, now: Duration) -> impl Iterator<Item = u64> {
         let speed = self.speed(now).map_or(0.0, |own| own.seconds_per_token);
-        let sent = self.sent.load(Relaxed);
+        let sent = self.count.sent();
         (sent.saturating_sub(RECENT as u64)..sent).rev().map(move |number| {
             let (time, tokens) = &self.costs[number as usize % RECENT];
             match (tokens.load(Relaxed), speed) {
@@ -256,18 +228,18 @@ impl Server {
         })
     }
 
-    pub(crate) fn set_under_way(&self, requests: u32) {
-        let own = self.sent.load(Relaxed) as i64 - self.finished.load(Relaxed) as i64;
-        self.known_besides.store(i64::from(requests) - own, Relaxed);
+    /// Nothing was heard of it for a while; `are_ends_told` says whether ends of requests are told.
+    pub(crate) fn unheard(&self, are_ends_told: bool) {
+        if are_ends_told { self.count.silent() } else { self.count.halve() }
     }
 
-    /// The server has said how many it is answering, and how many wait.
-    pub(crate) fn told_busy(&self, running: u32, waiting: u32, now: Duration) {
+    /// The server has said how many it is answering, and how many wait, when it was asked at `asked`.
+    pub(crate) fn told_busy(&self, running: u32, waiting: u32, (asked, now): (Duration, Duration)) {
         let told = running.saturating_add(waiting);
-        self.set_under_way(told);
-        self.unseen.store(self.sent_lately(now, 0), Relaxed);
+        if !self.count.told(told, asked, now) {
+            return;
+        }
         self.told.store(told, Relaxed);
-        self.told_at.store(micros(now).max(1), Relaxed);
         let full_at = self.full_at.load(Relaxed);
         if waiting > 0 || full_at > 0 && running > full_at {
             self.full_at.store(running.max(1), Relaxed);
@@ -275,8 +247,20 @@ impl Server {
     }
 
     /// It was started again.
-    pub(crate) fn forget_full(&self) {
+    pub(crate) fn forget(&self) {
+        self.belief.forget();
         self.full_at.store(0, Relaxed);
+        self.adapters.forget();
+    }
+
+    /// Whether an adapter is believed to be loaded there; `None` if the server says nothing of adapters.
+    pub fn has_adapter(&self, adapter: AdapterId) -> Option<bool> {
+        self.adapters.is_loaded(adapter)
+    }
+
+    /// The server has said which adapters its requests are using.
+    pub fn told_adapters(&self, told: &ToldAdapters, now: Duration) {
+        self.adapters.told(told, now);
     }
 
     pub(crate) fn speed(&self, now: Duration) -> Option<Speed> {
@@ -298,7 +282,7 @@ impl Server {
 
     /// How many requests wait there, if they are like those that were sent so far, and this is the price of a token.
     pub(crate) fn queue_length(&self, seconds_per_token: f32, now: Duration) -> f32 {
-        let mean_weighed = self.weighed_tokens.load(Relaxed) as f32 / self.sent.load(Relaxed).max(1) as f32;
+        let mean_weighed = self.weighed_tokens.load(Relaxed) as f32 / self.count.sent().max(1) as f32;
         self.wait(now).as_secs_f32() / (mean_weighed * seconds_per_token).max(0.001)
     }
 
@@ -315,7 +299,7 @@ impl Server {
         let told = |bits: &AtomicU64| f64::from_bits(bits.load(Relaxed));
         let (asked_tokens, believed_tokens) = self.believed();
         SentSums {
-            requests: self.sent.load(Relaxed),
+            requests: self.count.sent(),
             elsewhere: self.elsewhere.load(Relaxed),
             prompt_tokens: asked_tokens,
             expected_cached_tokens: believed_tokens,
@@ -349,8 +333,4 @@ pub(crate) fn seconds(seconds: f32) -> Duration {
 pub(crate) fn weighed(done: u32, tokens: u32) -> f32 {
     let (done, tokens) = (done as f32, tokens as f32);
     tokens * (1.0 + (done + tokens / 2.0) / DOUBLED_AT)
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

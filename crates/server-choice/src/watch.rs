@@ -90,18 +90,17 @@ impl Watch {
         }
     }
 
-    /// The server's counters have been read at `now`.
-    pub fn heard(&mut self, server: &Server, counters: &Counters, now: Duration) {
+    /// The server's counters have been read at `now`; they were asked for at `asked`, and are from some moment between.
+    pub fn heard(&mut self, server: &Server, counters: &Counters, asked: Duration, now: Duration) {
         if has_restarted(&self.last, counters) {
-            server.belief().forget();
-            server.forget_full();
+            server.forget();
             server.change_wait(now, |_| 0);
             self.last = Counters::default();
             self.reading = ReadSpeed::default();
             self.compared = Compared { counted: None, believed: server.believed() };
         }
         if let Some(running) = counters.running {
-            server.told_busy(running, counters.waiting.unwrap_or(0), now);
+            server.told_busy(running, counters.waiting.unwrap_or(0), (asked, now));
         }
         if let Some((asked, found)) = counters.asked_tokens.zip(counters.cached_tokens) {
             server.told_cache(asked, found);
@@ -115,10 +114,10 @@ impl Watch {
         self.last = *counters;
     }
 
-    /// The server has said nothing this time, and nobody tells when its requests end. Half of what is believed to be under way
-    /// is taken to have ended; to be called every ten seconds or so.
-    pub fn unheard(&mut self, server: &Server) {
-        server.set_under_way(server.under_way() / 2);
+    /// The server has said nothing for a while; to be called every ten seconds or so. If nobody tells when its requests end, half of what
+    /// is believed to be under way is taken to have ended. Else half of what only the server itself has told of is.
+    pub fn unheard(&mut self, server: &Server, are_ends_told: bool) {
+        server.unheard(are_ends_told);
     }
 
     /// Servers count a prompt's tokens and the time in which it was read at different moments, vLLM the time only when the answer has

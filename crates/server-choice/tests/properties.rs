@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use server_choice::{Choice, Counters, Estimate, Prompt, Server, Watch, choose, estimate};
+use server_choice::{
+    AdapterId, Choice, Counters, Estimate, Prompt, Server, ToldAdapters, Watch, choose, estimate,
+};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const BLOCK_TOKENS: f32 = 128.0;
@@ -16,7 +18,13 @@ fn blocks(family: u64, shared: u64, own: u64, number: u64) -> Vec<u64> {
 }
 
 fn prompt(blocks: &[u64]) -> Prompt<'_> {
-    Prompt { blocks, tokens: blocks.len() as u32 * 128 + 40, block_tokens: BLOCK_TOKENS, answer_tokens: 256 }
+    Prompt {
+        blocks,
+        tokens: blocks.len() as u32 * 128 + 40,
+        block_tokens: BLOCK_TOKENS,
+        answer_tokens: 256,
+        adapter: None,
+    }
 }
 
 /// A pool whose servers all read a token in a thousandth of a second.
@@ -32,7 +40,7 @@ fn measured(server: &Server, speed: f64, now: Duration) {
     for tokens in [0.0, 10_000.0] {
         let counters =
             Counters { read_tokens: Some(tokens), read_seconds: Some(tokens * speed), ..Counters::default() };
-        watch.heard(server, &counters, now);
+        watch.heard(server, &counters, now, now);
     }
 }
 
@@ -93,18 +101,18 @@ fn a_server_corrects_what_is_believed_of_it() {
         ..Counters::default()
     };
     assert_near(server.wait(now), 4 * 1_320 + 2_600);
-    watch.heard(server, &said(2, 3, 90_000.0), now);
+    watch.heard(server, &said(2, 3, 90_000.0), now, now);
     assert_near(server.wait(now), 2_600 + 2 * 1_320); // two wait, one is being read
-    watch.heard(server, &said(0, 1, 90_000.0), now);
+    watch.heard(server, &said(0, 1, 90_000.0), now, now);
     assert_near(server.wait(now), 2_600); // only the last may be being read
     assert_eq!(server.under_way(), 1);
-    watch.heard(server, &said(9, 1, 90_000.0), now);
+    watch.heard(server, &said(9, 1, 90_000.0), now, now);
     assert!(
         server.wait(now) >= Duration::from_millis(4 * 1_320 + 2_600 + 4 * 1_000),
         "four of others wait, too"
     );
     assert_eq!(server.belief().cached(&hashes), 20);
-    watch.heard(server, &said(0, 0, 10.0), now);
+    watch.heard(server, &said(0, 0, 10.0), now, now);
     assert_eq!(
         (server.belief().cached(&hashes), server.wait(now)),
         (0, Duration::ZERO),
@@ -119,7 +127,7 @@ fn a_server_is_full_when_requests_wait_there() {
     let second = Duration::from_secs;
     let mut hear = |running, waiting, at| {
         let counters = Counters { running: Some(running), waiting: Some(waiting), ..Counters::default() };
-        watch.heard(&server, &counters, at);
+        watch.heard(&server, &counters, at, at);
     };
     assert_eq!(server.room(second(1), false), None, "nothing is known");
     hear(16, 0, second(1));
@@ -134,12 +142,16 @@ fn a_server_is_full_when_requests_wait_there() {
     hear(15, 0, second(3));
     assert_eq!(server.room(second(3), false), Some(3));
     let asked = blocks(1, 1, 0, 0);
+    let mut sent = Vec::new();
     for left in [2, 1, 0, 0] {
-        server.sent(&prompt(&asked), &estimate(&server, &prompt(&asked), second(3), None), second(3));
+        sent.push(server.sent(
+            &prompt(&asked),
+            &estimate(&server, &prompt(&asked), second(3), None),
+            second(3),
+        ));
         assert_eq!(server.room(second(3), false), Some(left), "what was sent since counts");
     }
-    server.finished();
-    server.finished();
+    sent.iter().take(2).for_each(|request| server.finished(*request, Duration::ZERO));
     assert_eq!(server.room(second(3), false), Some(1), "and what has ended");
     hear(18, 0, second(4));
     assert_eq!(
@@ -191,7 +203,8 @@ fn what_is_counted_at_different_moments_is_put_together() {
             cached_tokens: Some(hits),
             ..Counters::default()
         };
-        watch.heard(server, &counters, Duration::from_secs(10 * u64::from(number)));
+        let now = Duration::from_secs(10 * u64::from(number));
+        watch.heard(server, &counters, now, now);
     }
     assert_eq!(server.belief().cached(&hashes), 20, "it was not started again");
     let found = estimate(server, &prompt(&blocks(2, 8, 0, 0)), Duration::from_secs(2_000), None).read;
@@ -216,6 +229,43 @@ fn small_differences_of_speed_are_taken_for_chance() {
     assert_ne!(chosen(40.0), 3, "others wait for a moment, but read much faster");
 }
 
+/// A request for an adapter goes where it is loaded, also before the server has said so, unless another server is free clearly sooner.
+/// Requests for the model itself, and servers that say nothing of adapters, are chosen as if there were none.
+#[test]
+fn an_adapter_stays_where_it_is_loaded_unless_others_are_free_sooner() {
+    let (pool, now) = (pool(3), Duration::from_secs(5));
+    let (a, b) = (AdapterId::of("a"), AdapterId::of("b"));
+    let of = |adapter| Prompt { adapter, ..prompt(&[]) };
+    let chosen = |adapter, turn| choose(&pool, &of(adapter), now, turn).expect("a choice");
+    assert_eq!(chosen(Some(a), 2).place, 2, "nobody says anything");
+    assert_eq!(chosen(Some(a), 2).estimate.has_adapter, None);
+    let tell = |server: &Server, running: &[AdapterId]| {
+        server.told_adapters(&ToldAdapters { most: 1, running: running.to_vec() }, now);
+    };
+    tell(&pool[0], &[]);
+    tell(&pool[1], &[a]);
+    tell(&pool[2], &[b]);
+    for turn in 0..3 {
+        assert_eq!([a, b].map(|adapter| chosen(Some(adapter), turn).place), [1, 2]);
+        assert_eq!(chosen(None, turn).place, turn, "the model itself");
+    }
+    assert_eq!(chosen(Some(a), 0).estimate.load, Duration::ZERO);
+    // 40 tokens each: 40 ms. Another adapter is loaded once.
+    let c = AdapterId::of("c");
+    let first = chosen(Some(c), 0);
+    assert_eq!((first.place, first.estimate.has_adapter), (0, Some(false)));
+    assert_eq!(first.estimate.load, Duration::from_millis(200));
+    pool[0].sent(&of(Some(c)), &first.estimate, now);
+    let second = chosen(Some(c), 1);
+    assert_eq!((second.place, second.estimate.has_adapter), (0, Some(true)), "the others would load it, too");
+    // Loading takes as long as reading five of these.
+    for _ in 0..6 {
+        let estimate = estimate(&pool[1], &of(None), now, None);
+        pool[1].sent(&of(None), &estimate, now);
+    }
+    assert_ne!(chosen(Some(a), 0).place, 1, "240 ms wait there");
+}
+
 /// A cache that others use as well has less of ours than its size says.
 #[test]
 fn a_cache_that_finds_less_than_we_believe_is_smaller_than_we_believe() {
@@ -229,7 +279,7 @@ fn a_cache_that_finds_less_than_we_believe_is_smaller_than_we_believe() {
             cache_tokens: Some(1_500.0 * 128.0),
             ..Counters::default()
         };
-        watch.heard(&server, &counters, Duration::ZERO);
+        watch.heard(&server, &counters, Duration::ZERO, Duration::ZERO);
         for _ in 0..20 {
             let prompt = prompt(&hashes);
             server.sent(&prompt, &estimate(&server, &prompt, Duration::ZERO, None), Duration::ZERO);
@@ -315,7 +365,7 @@ proptest! {
         for tokens in [0.0, 10_000.0] {
             let (read_tokens, read_seconds) = (Some(tokens), Some(tokens / tokens_per_second));
             let counters = Counters { waiting: Some(waiting), running: Some(1), read_tokens, read_seconds, ..Counters::default() };
-            watch.heard(&server, &counters, now);
+            watch.heard(&server, &counters, now, now);
         }
         let each = 2_600.0 / tokens_per_second;
         let wait = server.wait(now).as_secs_f64();

@@ -13,6 +13,8 @@ pub struct ChosenServer {
     pub prompt_tokens: u32,
     /// Those that are expected to be in the server's cache; `None` if caches were not looked at.
     pub cached_tokens: Option<u32>,
+    /// Whether the request's adapter was believed to be loaded there; `None` if it is for no adapter, or if that is not known.
+    pub has_adapter: Option<bool>,
     /// The requests that waited or were being answered there.
     pub under_way: u32,
     /// The expected time to the first token.
@@ -33,14 +35,28 @@ impl ChosenServer {
 
 impl fmt::Display for ChosenServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, among, prompt_tokens, cached_tokens, under_way, first_token, would_wait, next } =
-            self;
+        let Self {
+            name,
+            among,
+            prompt_tokens,
+            cached_tokens,
+            has_adapter,
+            under_way,
+            first_token,
+            would_wait,
+            next,
+        } = self;
         write!(f, "server {name} is chosen among {among}: ")?;
         if let Some(cached) = cached_tokens {
             write!(
                 f,
                 "about {cached} of the prompt's {prompt_tokens} tokens are expected to be in its cache, "
             )?;
+        }
+        match has_adapter {
+            Some(true) => write!(f, "the adapter is loaded there, ")?,
+            Some(false) => write!(f, "the adapter has to be loaded there first, ")?,
+            None => {}
         }
         let plural = if *under_way == 1 { "request is" } else { "requests are" };
         write!(
@@ -80,6 +96,7 @@ mod tests {
             among: 3,
             prompt_tokens: 1_000,
             cached_tokens: Some(870),
+            has_adapter: None,
             under_way: 1,
             first_token: Duration::from_micros(26_400),
             would_wait: Some(Duration::from_secs(20)),
@@ -98,5 +115,17 @@ mod tests {
             "server gpu-1 is chosen among 3: 2 requests are under way there, and the first token is expected after 0.026 s"
         );
         assert_eq!(chosen.cached_percent(), None);
+        for (has_adapter, words) in
+            [(true, "the adapter is loaded there"), (false, "the adapter has to be loaded there first")]
+        {
+            chosen.has_adapter = Some(has_adapter);
+            assert_eq!(
+                chosen.to_string(),
+                format!(
+                    "server gpu-1 is chosen among 3: {words}, 2 requests are under way there, and the first token is expected after \
+                     0.026 s"
+                )
+            );
+        }
     }
 }

@@ -196,7 +196,7 @@ struct Judged {
     prepared: Result<Pending, Box<Denial>>,
     /// When it was judged.
     now: SystemTime,
-    /// The room that a server has for it, if it has waited for that.
+    /// The room that a server has for it, if requests may wait for its pool.
     turn: Option<WaitersTurn>,
 }
 
@@ -210,11 +210,13 @@ impl Judged {
         report: &mut Report<'_>,
         judge: impl Fn(SystemTime) -> Option<(Result<Pending, Box<Denial>>, bool)>,
     ) -> Option<Self> {
-        let full = self.prepared.as_ref().ok().and_then(|pending| shared.choices().full_pool(pending));
-        let Some(pool) = full else { return Some(self) };
         let pending = match self.prepared {
             Ok(pending) => pending,
             Err(denial) => return Some(Self { prepared: Err(denial), ..self }),
+        };
+        let pool = match shared.choices().enter(&pending) {
+            Ok(turn) => return Some(Self { prepared: Ok(pending), turn, ..self }),
+            Err(pool) => pool,
         };
         let since = Instant::now();
         let waited = wait_for_server(shared, pending, pool, bytes).await;
@@ -611,7 +613,7 @@ mod tests {
         }
         tokio::time::sleep(PAUSE).await;
         assert!(openings.next().is_none() && !second.is_finished(), "the server is full");
-        first.held.has_ended();
+        first.held.has_ended(None);
         keeper.freed().await;
         keeper.release(true);
         assert_eq!(second.await.expect("no panic"), StatusCode::OK);

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    mem,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,12 +16,13 @@ use access::{Grant, Pending, PromptParts, estimate::Sum};
 use arc_swap::ArcSwap;
 use catalogue::{Catalogue, Pick, PickBy, RouteId, ServerId, ServerRecord, ServerRoute, ServerUrl};
 use server_choice::{
-    BLOCK_BYTES, Choice, Counters, DEFAULT_BLOCKS, Prompt, PromptHasher, SentSums, Server, Watch, choose,
+    AdapterId, BLOCK_BYTES, Choice, Counters, DEFAULT_BLOCKS, Prompt, PromptHasher, SentRequest, SentSums,
+    Server, ToldAdapters, Watch, choose,
 };
 use telemetry::ChosenServer;
 use traefik_config::{TraefikVersion, has_server_routes};
 
-use crate::waiting::{PoolLine, WaitingRequests};
+use crate::waiting::{PoolLine, WaitersTurn, WaitingRequests};
 
 /// The tokens of a block, as servers' figures are compared with it.
 const BLOCK_TOKENS: f32 = 128.0;
@@ -52,6 +52,8 @@ struct Candidates {
     /// In the same order.
     servers: Vec<(Arc<str>, Arc<Server>)>,
     line: Arc<PoolLine>,
+    /// If the pool's model is an adapter.
+    adapter: Option<AdapterId>,
 }
 
 /// The pool for which a request has to wait.
@@ -86,8 +88,10 @@ pub(crate) struct Chosen {
 /// A request at a server, until [`end`](Self::end) is called or this is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
+    /// The server, unless it was only tried, and nothing was sent there.
     server: Option<Arc<Server>>,
-    has_ended: bool,
+    /// Until it has ended.
+    sent: Option<SentRequest>,
     /// The server in the catalogue.
     record: Arc<ServerRecord>,
     /// Those that may wait for its end.
@@ -95,21 +99,33 @@ pub(crate) struct UnderWay {
 }
 
 impl Drop for UnderWay {
+    /// Nobody has told when it has ended, unless [`end`](Self::end) was called.
     fn drop(&mut self) {
-        self.end();
+        self.leave(Server::given_up);
     }
 }
 
 impl UnderWay {
-    /// The request has ended, and its place is free. What it has used may be told later, and by whom it was answered.
-    pub(crate) fn end(&mut self) {
-        if mem::replace(&mut self.has_ended, true) {
-            return;
-        }
-        if let Some(server) = &self.server {
-            server.finished();
+    /// The request has ended, and its place is free. What it has used may be told later, and by whom it was answered. `worked` says
+    /// which server, by its URL, has worked on it at once and for how long at least, if anybody has told.
+    pub(crate) fn end(&mut self, worked: Option<(&str, Duration)>) {
+        let here = worked.filter(|(url, _)| self.is_at(url));
+        let lasted = here.map_or(Duration::ZERO, |(_, lasted)| lasted);
+        self.leave(|server, sent| server.finished(sent, lasted));
+    }
+
+    fn leave(&mut self, tell: impl FnOnce(&Server, SentRequest)) {
+        if let Some((server, sent)) = self.server.as_ref().zip(self.sent.take()) {
+            tell(server, sent);
             self.line.iter().for_each(|line| line.poke());
         }
+    }
+
+    /// Whether this is the server's URL, as the catalogue has it, or Traefik, with the server's base path.
+    fn is_at(&self, url: &str) -> bool {
+        let spec = &self.record.spec;
+        let rest = url.trim_end_matches('/').strip_prefix(spec.url.as_str().trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest == spec.base_path.as_str())
     }
 
     /// The server with this id has answered it.
@@ -121,7 +137,7 @@ impl UnderWay {
 
     /// Nobody will tell when it has ended; the server's own figures are all that is known of it.
     pub(crate) fn end_unheard(mut self) {
-        self.server = None;
+        self.sent = None;
     }
 }
 
@@ -159,17 +175,25 @@ impl ServerChoices {
         &self.waiting
     }
 
-    /// The pool for which a request has to wait first: all of its servers are full, or others wait for it already.
-    pub(crate) fn full_pool(&self, pending: &Pending) -> Option<FullPool> {
-        let (route, pick) = pending.pick().filter(|(_, pick)| !pick.wait.is_zero() && !self.is_rehearsal)?;
+    /// The turn of a request to be sent to a server, if its pool has room for it: until it is sent, nobody else takes that room. `None` if
+    /// its pool knows no waiting.
+    ///
+    /// # Errors
+    /// The pool for which it has to wait first: all of its servers are full, or others wait for it already.
+    pub(crate) fn enter(&self, pending: &Pending) -> Result<Option<WaitersTurn>, FullPool> {
+        let pick = pending.pick().filter(|(_, pick)| !pick.wait.is_zero() && !self.is_rehearsal);
+        let Some((route, pick)) = pick else { return Ok(None) };
         let known = self.known.load();
-        let candidates = known.get(route).filter(|candidates| Arc::ptr_eq(&candidates.pick, pick))?;
+        let candidates = known.get(route).filter(|candidates| Arc::ptr_eq(&candidates.pick, pick));
+        let Some(candidates) = candidates else { return Ok(None) };
         let line = &candidates.line;
-        let has_room = || self.room(candidates, Server::room).is_none_or(|room| room > line.entering());
-        if line.waiting() == 0 && has_room() {
-            return None;
+        if line.waiting() == 0 {
+            let (turn, others) = line.enter();
+            if self.room(candidates, Server::room).is_none_or(|room| room > others) {
+                return Ok(Some(turn));
+            }
         }
-        Some(FullPool { route: route.clone(), line: Arc::clone(line), longest: pick.wait })
+        Err(FullPool { route: route.clone(), line: Arc::clone(line), longest: pick.wait })
     }
 
     /// How many more requests a pool's servers can take; `None` if nobody knows.
@@ -230,6 +254,7 @@ impl ServerChoices {
             tokens,
             block_tokens: block_tokens(tokens, bytes),
             answer_tokens: u32::try_from(question.sum.answer.min(USUAL_ANSWER)).unwrap_or(0),
+            adapter: candidates.adapter,
         };
         Some(self.best(pick, candidates, &prompt, question.turn))
     }
@@ -241,9 +266,8 @@ impl ServerChoices {
         // A pool that is chosen for has servers.
         let place = found.map_or(0, |found| found.place);
         let (name, server) = &candidates.servers[place];
-        if let (Some(found), false) = (&found, self.is_rehearsal) {
-            server.sent(prompt, &found.estimate, now);
-        }
+        let sent =
+            found.filter(|_| !self.is_rehearsal).map(|found| server.sent(prompt, &found.estimate, now));
         let next = || {
             let others: Vec<_> =
                 candidates.servers.iter().enumerate().filter(|(other, _)| *other != place).collect();
@@ -262,6 +286,7 @@ impl ServerChoices {
             cached_tokens: found
                 .filter(|_| pick.by == PickBy::Cache)
                 .map(|found| found.estimate.cached_tokens),
+            has_adapter: found.and_then(|found| found.estimate.has_adapter),
             under_way: found.map_or(0, |found| found.estimate.under_way),
             first_token: found.map_or(Duration::ZERO, |found| found.estimate.total()),
             would_wait: (self.is_rehearsal && is_full()).then_some(pick.wait),
@@ -272,7 +297,7 @@ impl ServerChoices {
             why: Arc::new(why),
             under_way: UnderWay {
                 server: (!self.is_rehearsal).then(|| Arc::clone(server)),
-                has_ended: false,
+                sent,
                 record: Arc::clone(&pick.routes[place].server),
                 line: (!pick.wait.is_zero()).then(|| Arc::clone(&candidates.line)),
             },
@@ -309,6 +334,13 @@ impl ServerChoices {
         PromptParts::of(body).iter().for_each(|part| hasher.add(part));
         hasher.finish()
     }
+}
+
+/// The adapter for which a pool's requests are, if a server says that the pool's model is one.
+fn adapter(pick: &Pick) -> Option<AdapterId> {
+    let cards = pick.routes.iter().flat_map(|route| &route.server.models);
+    let is_adapter = cards.into_iter().any(|card| card.name == pick.model && card.parent.is_some());
+    is_adapter.then(|| AdapterId::of(pick.model.as_str()))
 }
 
 /// The tokens of a block of this prompt: images have fewer for their bytes than text.
@@ -371,7 +403,8 @@ impl ChoiceKeeper {
             let servers = pick.routes.iter().map(|route| self.server(route, &mut kept)).collect();
             let line = before.get(&group.route).map(|before| Arc::clone(&before.line));
             let line = line.unwrap_or_else(|| Arc::new(PoolLine::of(&self.choices.waiting)));
-            known.insert(group.route.clone(), Candidates { pick: Arc::clone(pick), servers, line });
+            let adapter = adapter(pick);
+            known.insert(group.route.clone(), Candidates { pick: Arc::clone(pick), servers, line, adapter });
         }
         self.servers = kept;
         self.choices.known.store(Arc::new(known));
@@ -391,11 +424,18 @@ impl ChoiceKeeper {
         (Arc::clone(&server.name), Arc::clone(&server.server))
     }
 
-    /// A server has told its figures.
-    pub fn heard(&mut self, url: &ServerUrl, counters: &Counters) {
-        let now = self.choices.start.elapsed();
+    /// A server has told its figures, for which it was asked at `asked`, and perhaps which adapters its requests are using.
+    pub fn heard(
+        &mut self,
+        url: &ServerUrl,
+        (counters, adapters): (&Counters, Option<&ToldAdapters>),
+        asked: Instant,
+    ) {
+        let start = self.choices.start;
+        let (asked, now) = (asked.saturating_duration_since(start), start.elapsed());
         for known in self.servers.values_mut().filter(|known| known.url == *url) {
-            known.watch.heard(&known.server, counters, now);
+            known.watch.heard(&known.server, counters, asked, now);
+            adapters.into_iter().for_each(|adapters| known.server.told_adapters(adapters, now));
             known.heard = Instant::now();
         }
     }
@@ -421,10 +461,10 @@ impl ChoiceKeeper {
         }
     }
 
-    /// Some time has passed. To be called every second or so, unless ends of requests are told.
-    pub fn pass(&mut self) {
+    /// Some time has passed; `are_ends_told` says whether it is told when requests end. To be called every second or so.
+    pub fn pass(&mut self, are_ends_told: bool) {
         for known in self.servers.values_mut().filter(|known| known.heard.elapsed() > UNHEARD) {
-            known.watch.unheard(&known.server);
+            known.watch.unheard(&known.server, are_ends_told);
             known.heard = Instant::now();
         }
     }
@@ -568,6 +608,8 @@ mod tests {
 
     /// A pool is full when each server has what it is to have, and ends are told. Then requests go where there is room, one for each
     /// that has ended; whose pool is gone, or lets nobody wait any more, goes on.
+    ///
+    /// Regression: requests that came at once all saw the same room, while the first ones were still being debited in Redis.
     #[tokio::test]
     async fn a_full_pool_lets_one_request_go_on_for_each_that_has_ended() {
         let given = [("strategy", "least-busy"), ("pick.wait", "20s"), ("pick.max_requests", "1")];
@@ -579,17 +621,20 @@ mod tests {
             choices.choose(&own, PickQuestion { body: Some(&body), sum, turn }).expect("a choice")
         };
         let mut under_way: Vec<Chosen> = (0..3).map(|turn| choose(&keeper.choices, turn)).collect();
-        assert!(keeper.choices.full_pool(&pending()).is_none(), "nobody knows when they end");
+        assert!(keeper.choices.enter(&pending()).is_ok(), "nobody knows when they end");
         keeper.release(true);
-        let full = keeper.choices.full_pool(&pending()).expect("three of three are there");
+        let full = keeper.choices.enter(&pending()).expect_err("three of three are there");
         assert_eq!(full.longest, Duration::from_secs(20));
         let tried = choose(&keeper.choices.rehearsal(), 0);
         assert_eq!(tried.why.would_wait, Some(Duration::from_secs(20)));
-        assert!(keeper.choices.rehearsal().full_pool(&pending()).is_none(), "who only tries does not wait");
+        assert!(keeper.choices.rehearsal().enter(&pending()).is_ok(), "who only tries does not wait");
         let free = under_way.remove(1);
         let name = Arc::clone(&free.why.name);
         drop(free);
-        assert!(keeper.choices.full_pool(&pending()).is_none());
+        let turn = keeper.choices.enter(&pending()).expect("one has room");
+        assert!(keeper.choices.enter(&pending()).is_err(), "its room is taken, though nothing was sent yet");
+        drop(turn);
+        assert!(keeper.choices.enter(&pending()).is_ok(), "it was refused by a limit, say");
         let next = choose(&keeper.choices, 0);
         assert_eq!(next.why.name, name, "the only one with room, whatever else speaks for the others");
         let stop = tokio::sync::watch::Sender::new(false);
@@ -599,7 +644,7 @@ mod tests {
                 server_choice::Comer { pool: full.route, rank: 1, consumer: "alice".into(), bytes: 1 };
             tokio::spawn(async move { waiting.wait(comer, &full.line, full.longest, stopping).await })
         };
-        let full = || keeper.choices.full_pool(&pending()).expect("full");
+        let full = || keeper.choices.enter(&pending()).expect_err("full");
         let (first, second) = (wait(full()), wait(full()));
         while keeper.choices.waiting().count() < 2 {
             tokio::task::yield_now().await;
@@ -614,7 +659,7 @@ mod tests {
         let turn = first.await.expect("no panic").expect("a turn");
         keeper.release(true);
         assert_eq!(keeper.choices.waiting().count(), 1, "the first one will take the room");
-        assert!(keeper.choices.full_pool(&pending()).is_some(), "nobody overtakes who waits");
+        assert!(keeper.choices.enter(&pending()).is_err(), "nobody overtakes who waits");
         drop(turn);
         let calm = self::catalogue(&[("strategy", "least-busy")]);
         keeper.follow(&calm, "3.7.0".parse().expect("a version"));
@@ -661,12 +706,16 @@ mod tests {
         assert_eq!(keeper.under_way(), 0);
         choose(&keeper, &grant(&newer, "alice")).under_way.end_unheard();
         assert_eq!(keeper.under_way(), 1, "nobody tells when it ends");
-        keeper.heard(&ServerUrl::parse("http://nobody:1").expect("a URL"), &Counters::default());
+        keeper.heard(
+            &ServerUrl::parse("http://nobody:1").expect("a URL"),
+            (&Counters::default(), None),
+            Instant::now(),
+        );
         let idle = Counters { running: Some(0), waiting: Some(0), ..Counters::default() };
         ["a", "b", "c"]
             .map(|name| ServerUrl::parse(&format!("http://{name}:8000")).expect("a URL"))
             .iter()
-            .for_each(|url| keeper.heard(url, &idle));
+            .for_each(|url| keeper.heard(url, (&idle, None), Instant::now()));
         assert_eq!(keeper.under_way(), 0, "but the server does");
         let sums = keeper.choices.sums();
         assert_eq!((sums.len(), sums.values().map(|sums| sums.requests).sum::<u64>()), (3, 2));
@@ -675,7 +724,7 @@ mod tests {
         assert_eq!((chosen.prompt_tokens, chosen.elsewhere), (2_000, 0));
         let mut failed = choose(&keeper, &grant(&newer, "alice"));
         assert_eq!(keeper.under_way(), 1);
-        failed.under_way.end();
+        failed.under_way.end(None);
         assert_eq!(keeper.under_way(), 0, "by whom it was answered is told later");
         let own = failed.under_way.record.spec.id.as_str().to_owned();
         failed.under_way.answered_by(&own);

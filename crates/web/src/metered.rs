@@ -97,9 +97,10 @@ impl Metered {
         &self.key.consumer.name
     }
 
-    /// It has ended: its place at the server is free. Its tokens may not be final yet.
-    pub fn has_ended(&mut self) {
-        self.under_way.iter_mut().for_each(UnderWay::end);
+    /// It has ended: its place at the server is free. Its tokens may not be final yet. `worked` says which server, by its URL, has worked
+    /// on it, and for how long at least, if anybody has told.
+    pub fn has_ended(&mut self, worked: Option<(&str, Duration)>) {
+        self.under_way.iter_mut().for_each(|under_way| under_way.end(worked));
     }
 
     /// The server with this id has answered it, whichever was chosen for it.
@@ -224,6 +225,10 @@ impl Shared {
         for settlement in settlements {
             let used = settlement.used_of_limits();
             self.correct(&mut settlement.held, used, &mut corrections);
+            if settlement.has_ended {
+                let worked = settlement.server.as_deref().zip(settlement.worked);
+                settlement.held.has_ended(worked);
+            }
             settlement.held.is_final();
             let cost = settlement.held.charge.replace(billed(settlement, settlement.held.media)).0;
             let by = UsedCounts { cost, ..correction(settlement, settlement.held.media) };
@@ -444,6 +449,8 @@ mod tests {
             answer_bytes: None,
             is_unworked: ending == Ending::Refused,
             attempts: 1,
+            has_ended: true,
+            worked: None,
         }
     }
 

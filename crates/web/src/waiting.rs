@@ -10,7 +10,10 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{AcqRel, Relaxed},
+        },
     },
     time::Duration,
 };
@@ -112,6 +115,12 @@ impl PoolLine {
     /// Those whose turn has come, and who have not been sent to a server yet.
     pub(crate) fn entering(&self) -> usize {
         self.entering.load(Relaxed)
+    }
+
+    /// A request's turn to be sent to a server, and how many others have one already. It is only to be kept if there is room for all.
+    pub(crate) fn enter(self: &Arc<Self>) -> (WaitersTurn, usize) {
+        let others = self.entering.fetch_add(1, AcqRel);
+        (WaitersTurn(Arc::clone(self)), others)
     }
 
     /// A server may have room now.

@@ -63,6 +63,7 @@ fn chosen(chosen: &ChosenServer) -> Value {
         "among": chosen.among,
         "prompt_tokens": chosen.prompt_tokens,
         "expected_cached_tokens": chosen.cached_tokens,
+        "has_adapter": chosen.has_adapter,
         "under_way": chosen.under_way,
         "expected_first_token_seconds": chosen.first_token.as_secs_f64(),
     })

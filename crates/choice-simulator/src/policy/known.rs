@@ -47,6 +47,7 @@ impl Policy for Ours {
             tokens: asked.prompt_tokens,
             block_tokens: self.block_tokens,
             answer_tokens: ANSWER_TOKENS,
+            adapter: None,
         };
         let choice = choose(&self.servers, &prompt, now, self.turn).expect("there are servers");
         self.servers[choice.place].sent(&prompt, &choice.estimate, now);
@@ -55,7 +56,8 @@ impl Policy for Ours {
 
     fn heard(&mut self, place: usize, machine: &Machine, now: f64) {
         let counters = machine.counters(self.cache_tokens);
-        self.watches[place].heard(&self.servers[place], &counters, Duration::from_secs_f64(now));
+        let now = Duration::from_secs_f64(now);
+        self.watches[place].heard(&self.servers[place], &counters, now, now);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What servers' metrics say about how busy they are, how fast, and what their caches are good for.
 
-use server_choice::Counters;
+use server_choice::{AdapterId, Counters, ToldAdapters};
 
 use super::page::{Sample, samples};
 
@@ -74,7 +74,22 @@ const PROGRAMS: [LoadNames; 4] = [
 ];
 
 /// Reads a page; `None` if it does not say how busy a server of a known program is.
-pub(super) fn read(page: &[u8]) -> Option<Counters> {
+pub(super) fn read(page: &[u8]) -> Option<(Counters, Option<ToldAdapters>)> {
+    Some((read_counters(page)?, read_adapters(page)))
+}
+
+/// Which adapters requests are using. vLLM makes a new series whenever others are in use, and the old ones stay; the value of each is the
+/// time at which it was true (<https://docs.vllm.ai/en/stable/design/metrics.html>). Adapters that only waiting requests want are not
+/// loaded yet.
+fn read_adapters(page: &[u8]) -> Option<ToldAdapters> {
+    let series = samples(page).filter(|sample| sample.name == "vllm:lora_requests_info");
+    let newest = series.max_by(|a, b| a.value.total_cmp(&b.value))?;
+    let most = newest.label("max_lora")?.parse().ok().filter(|most| *most > 0)?;
+    let names = newest.label("running_lora_adapters")?.split(',').map(str::trim);
+    Some(ToldAdapters { most, running: names.filter(|name| !name.is_empty()).map(AdapterId::of).collect() })
+}
+
+fn read_counters(page: &[u8]) -> Option<Counters> {
     let mut found = [(Counters::default(), None, None); PROGRAMS.len()];
     for sample in samples(page) {
         // With `--enable-metrics-for-all-schedulers` each of SGLang's schedulers tells what their first one tells.
@@ -195,7 +210,32 @@ mod tests {
                 Counters { running: Some(4), waiting: Some(3), ..Counters::default() },
             ),
         ] {
-            assert_eq!(read(page.as_bytes()), Some(expected), "{page}");
+            assert_eq!(read(page.as_bytes()), Some((expected, None)), "{page}");
+        }
+    }
+
+    #[test]
+    fn the_newest_series_says_which_adapters_are_loaded() {
+        let page = |series: &str| format!("vllm:num_requests_running 1\n{series}");
+        let adapters = |series: &str| read(page(series).as_bytes()).expect("vLLM's").1;
+        let info = |running: &str, most: &str, at: &str| {
+            format!(
+                "vllm:lora_requests_info{{max_lora=\"{most}\",running_lora_adapters=\"{running}\",\
+                 waiting_lora_adapters=\"w\"}} {at}\n"
+            )
+        };
+        let told = |most, names: &[&str]| {
+            Some(ToldAdapters { most, running: names.iter().map(|name| AdapterId::of(name)).collect() })
+        };
+        let [old, new, idle] =
+            [("a", "1.789828498802105e+09"), ("b, c/d", "1.789828499e+09"), ("", "1.78982850e+09")]
+                .map(|(running, at)| info(running, "4", at));
+        assert_eq!(adapters(&old), told(4, &["a"]));
+        assert_eq!(adapters(&format!("{new}{old}")), told(4, &["b", "c/d"]));
+        assert_eq!(adapters(&format!("{old}{idle}{new}")), told(4, &[]));
+        assert_eq!(adapters(""), None);
+        for wrong in ["0", "", "x"] {
+            assert_eq!(adapters(&info("a", wrong, "1")), None, "{wrong}");
         }
     }
 
@@ -206,13 +246,13 @@ mod tests {
                     vllm:prefix_cache_queries_total 110\nvllm:prefix_cache_hits_total 30\n\
                     vllm:request_prefill_time_seconds_sum 1.5\n\
                     vllm:cache_config_info{num_gpu_blocks=\"10\",block_size=\"16\"} 1\n";
-        let load = read(page.as_bytes()).expect("vLLM's");
+        let (load, _) = read(page.as_bytes()).expect("vLLM's");
         assert_eq!((load.running, load.waiting, load.cache_tokens), (Some(3), None, Some(160.0)));
         assert_eq!((load.read_tokens, load.read_seconds), (Some(70.0), Some(1.5)));
         assert_eq!((load.asked_tokens, load.cached_tokens), (Some(110.0), Some(30.0)));
         let sglang = "sglang:num_running_reqs{tp_rank=\"0\"} 3\nsglang:num_running_reqs{tp_rank=\"1\"} 3\n\
                       sglang:max_total_num_tokens 4096\n";
-        let load = read(sglang.as_bytes()).expect("SGLang's");
+        let (load, _) = read(sglang.as_bytes()).expect("SGLang's");
         assert_eq!((load.running, load.cache_tokens), (Some(3), Some(4096.0)));
         for other in ["", "vllm:prompt_tokens_total 1\n", "<html>"] {
             assert_eq!(read(other.as_bytes()), None, "{other}");

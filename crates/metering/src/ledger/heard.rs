@@ -90,6 +90,12 @@ impl Heard {
         self.record.is_some() || shape.tells_its_answers() && self.told() >= shape.answers(self.choices)
     }
 
+    /// Which server has worked on it, by the URL that Traefik has told, and for how long at least.
+    pub(super) fn worked(&self) -> Option<(&str, Duration)> {
+        let record = self.record.as_ref().filter(|record| record.retries == 0)?;
+        Some((record.server.as_deref()?, record.server_duration))
+    }
+
     pub(super) fn next(&self, shape: RequestShape, expects_record: bool, expects_span: bool) -> NextStep {
         let told = self.told();
         let all = shape.answers(self.choices);
@@ -202,6 +208,8 @@ pub(super) fn settle<T>(
         answer_bytes: record.map(|record| record.answer_bytes),
         is_unworked: record.is_some_and(is_unworked),
         attempts: heard.map_or(1, |heard| heard.attempts(shape)),
+        has_ended: heard.is_some_and(|heard| heard.has_ended(shape)),
+        worked: heard.and_then(Heard::worked).map(|(_, worked)| worked),
     }
 }
 

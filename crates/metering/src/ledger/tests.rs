@@ -149,7 +149,7 @@ fn what_is_told_first_is_handed_out_before_the_last_word() {
 fn that_a_request_has_ended_is_told_once_and_does_not_wait_for_its_tokens() {
     let ended = |ledger: &mut Ledger<u32>| {
         let mut all = Vec::new();
-        ledger.take_ended(|held| all.push(*held));
+        ledger.take_ended(|held, _| all.push(*held));
         assert_eq!(ledger.take_settled(), []);
         all
     };
@@ -164,7 +164,7 @@ fn that_a_request_has_ended_is_told_once_and_does_not_wait_for_its_tokens() {
     assert_eq!(ended(&mut ledger), [2], "by its server; Traefik's record is missing");
     for (request, last) in [(1, Receipt::Span(span(1, 7, 12, 34))), (2, Receipt::Record(record(2, 9)))] {
         ledger.tell(last, at(3));
-        ledger.take_ended(|held| panic!("{held} has ended again"));
+        ledger.take_ended(|held, _| panic!("{held} has ended again"));
         assert_eq!(ledger.only().held, request);
     }
     // A span for each of two prompts, and one for an endpoint that may have more of them than is known.
@@ -177,6 +177,37 @@ fn that_a_request_has_ended_is_told_once_and_does_not_wait_for_its_tokens() {
     assert_eq!(ended(&mut ledger), [], "the servers may still work on both");
     ledger.span(span(3, 11, 12, 34), at(6));
     assert_eq!(ended(&mut ledger), [3]);
+}
+
+/// How long a server has worked on a request at least is known only if Traefik has told, and has sent it once. Nothing is known of a
+/// request of which nobody has told anything.
+#[test]
+fn how_long_a_server_has_worked_is_told_with_the_end() {
+    let own = "http://gpu:8000";
+    let mut ledger = ledger();
+    ledger.open(reservation(1), at(0));
+    ledger.record(RecordReceipt { server: Some(own.to_owned()), ..record(1, 7_000) }, at(1));
+    let mut told = Vec::new();
+    ledger
+        .take_ended(|held, worked| told.push((*held, worked.map(|(url, worked)| (url.to_owned(), worked)))));
+    let worked = Duration::from_millis(390);
+    assert_eq!(told, [(1, Some((own.to_owned(), worked)))]);
+    ledger.advance(at(30));
+    let settled = ledger.only();
+    assert_eq!((settled.has_ended, settled.worked), (true, Some(worked)));
+    ledger.open(reservation(2), at(30));
+    let again = RecordReceipt { server: Some(own.to_owned()), retries: 1, ..record(2, 7_000) };
+    ledger.record(again, at(31));
+    ledger.take_ended(|held, worked| {
+        assert_eq!((*held, worked), (2, None), "another server may have failed first");
+    });
+    ledger.advance(at(60));
+    let settled = ledger.only();
+    assert_eq!((settled.has_ended, settled.worked), (true, None));
+    ledger.open(reservation(3), at(60));
+    ledger.close_all();
+    let settled = ledger.only();
+    assert_eq!((settled.has_ended, settled.worked), (false, None));
 }
 
 /// The choice that comes second finds the prompt cached by the first one.

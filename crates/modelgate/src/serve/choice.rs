@@ -53,9 +53,11 @@ async fn follow(shared: &Arc<Shared>, mut keeper: ChoiceKeeper, readings: &mut m
         keeper.release(shared.hears_of_ends());
         tokio::select! {
             _ = shared.catalogue().changed_since(generation) => {}
-            Some(LoadReading { url, counters }) = readings.recv() => keeper.heard(&url, &counters),
+            Some(LoadReading { url, asked, counters, adapters }) = readings.recv() => {
+                keeper.heard(&url, (&counters, adapters.as_ref()), asked);
+            }
             () = keeper.freed() => {}
-            _ = tick.tick() => if !shared.hears_of_ends() { keeper.pass() },
+            _ = tick.tick() => keeper.pass(shared.hears_of_ends()),
         }
     }
 }

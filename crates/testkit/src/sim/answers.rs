@@ -4,16 +4,18 @@
 
 use serde_json::{Value, json};
 
-use super::{state::State, work::Work};
+use super::{Options, state::State, work::Work};
 
 /// A fixed time, so that the same request gets the same bytes.
 const CREATED: u64 = 1_700_000_000;
 
 /// `GET /v1/models`.
 pub(super) fn listing(state: &State) -> Value {
+    let adapters = &state.options.adapters;
     let card = |model: &String| {
+        let parent = adapters.contains(model).then(|| state.options.models.first());
         json!({
-            "id": model, "object": "model", "created": CREATED, "owned_by": state.options.owned_by, "root": model, "parent": null,
+            "id": model, "object": "model", "created": CREATED, "owned_by": state.options.owned_by, "root": model, "parent": parent,
             "max_model_len": state.options.max_model_len, "permission": [],
         })
     };
@@ -184,6 +186,31 @@ pub(super) fn metrics(state: &State) -> String {
         family("counter", "generation_tokens_total", "Number of generation tokens processed.", &|counts| {
             counts.generated
         }),
+        adapters(state),
     ]
     .concat()
+}
+
+/// `vllm:lora_requests_info`, as vLLM writes it: a new series whenever other adapters are in use. The old ones stay, and the newest is not
+/// the first.
+fn adapters(state: &State) -> String {
+    let Options { adapters, max_adapters, .. } = &state.options;
+    let Some(first) = adapters.first() else { return String::new() };
+    let counts = state.counts();
+    let names = |of: &dyn Fn(&super::state::ModelCounts) -> usize| {
+        let in_use = adapters.iter().filter(|name| counts.get(*name).is_some_and(|counts| of(counts) > 0));
+        in_use.map(String::as_str).collect::<Vec<_>>().join(",")
+    };
+    let series = |running: &str, waiting: &str, at: f64| {
+        format!(
+            "vllm:lora_requests_info{{max_lora=\"{max_adapters}\",running_lora_adapters=\"{running}\",\
+             waiting_lora_adapters=\"{waiting}\"}} {at}\n"
+        )
+    };
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0.0, |now| now.as_secs_f64());
+    let old = series(first, first, 1.5);
+    let new = series(&names(&|counts| counts.running), &names(&|counts| counts.waiting), now);
+    format!(
+        "# HELP vllm:lora_requests_info Running stats on lora requests.\n# TYPE vllm:lora_requests_info gauge\n{new}{old}"
+    )
 }

@@ -76,6 +76,10 @@ pub struct Options {
     pub latency: Duration,
     /// How many requests run at once; the others wait, and `vllm:num_requests_waiting` counts them.
     pub max_running: usize,
+    /// Those of the models that are adapters of the first one.
+    pub adapters: Vec<String>,
+    /// How many adapters it holds at once (`max_lora`).
+    pub max_adapters: usize,
     /// `max_model_len` of the listing.
     pub max_model_len: u32,
     /// `owned_by` of the listing: `vllm`, `sglang`, `llamacpp`, or `library` for Ollama.
@@ -107,6 +111,8 @@ impl Default for Options {
             chunks: 5,
             latency: Duration::ZERO,
             max_running: 1024,
+            adapters: Vec::new(),
+            max_adapters: 1,
             max_model_len: 8192,
             owned_by: "sim".to_owned(),
             accept_any: false,

@@ -57,6 +57,8 @@ impl SimSettings {
             chunks: variables.parsed("SIM_CHUNKS")?.unwrap_or(defaults.chunks),
             latency: milliseconds("SIM_LATENCY_MS")?.unwrap_or(defaults.latency),
             max_running: variables.parsed("SIM_MAX_RUNNING")?.unwrap_or(defaults.max_running),
+            adapters: defaults.adapters,
+            max_adapters: defaults.max_adapters,
             max_model_len: defaults.max_model_len,
             owned_by: variables.parsed("SIM_OWNED_BY")?.unwrap_or(defaults.owned_by),
             accept_any: variables.flag("SIM_ACCEPT_ANY")?,
