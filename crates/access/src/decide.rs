@@ -355,7 +355,7 @@ pub(crate) fn judge(
 }
 
 /// The longest context that a pool's model has at the servers that may answer its requests, in tokens; `None` if one of them does not tell
-/// it.
+/// it, and the operator does not either.
 fn longest_context(pool: &Pool) -> Option<u64> {
     let names = [&pool.model, &pool.canonical];
     let of_pool = pool.ready.iter().map(|server| context_of(server, &names));
@@ -363,7 +363,8 @@ fn longest_context(pool: &Pool) -> Option<u64> {
         let names = [&pool.model, &pool.canonical, &canary.model];
         canary.ready.iter().map(move |server| context_of(server, &names))
     });
-    longest(of_pool.chain(of_canary))
+    let stated = pool.settings.context_tokens.map(u64::from);
+    longest(of_pool.chain(of_canary).map(|told| told.or(stated)))
 }
 
 /// The longest context that a server tells of the model with these names. Another model of the same server may have a shorter one.

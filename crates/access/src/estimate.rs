@@ -26,6 +26,7 @@ mod media;
 mod names;
 mod printed;
 mod sum;
+mod turns;
 mod unbounded;
 
 use std::{borrow::Cow, fmt, mem};

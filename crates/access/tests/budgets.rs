@@ -111,6 +111,26 @@ fn an_answer_of_any_length_is_bounded_by_the_longest_context_if_all_servers_tell
     assert_eq!(most(vec![server("a", &[("llama", Some(0))])]), unknown);
 }
 
+/// Where no server tells it, an operator may.
+#[test]
+fn a_context_that_an_operator_states_counts_where_a_server_tells_none() {
+    let most = |told: [Option<u64>; 2]| {
+        let servers = told.iter().enumerate().map(|(at, context)| {
+            let mut server = server_with(&format!("s{at}"), &["llama"], &[("context_tokens", "6000")]);
+            server.models[0].context_length = *context;
+            server
+        });
+        let world = world(servers.collect());
+        let bound =
+            pending(&world, "alice").most("/v1/chat/completions", Some(BODY.as_bytes()), Media::default());
+        bound.map(|bound| bound.completion)
+    };
+    assert_eq!(most([None, None]), Ok(6_000));
+    assert_eq!(most([Some(4_096), None]), Ok(6_000), "one of them may be longer");
+    assert_eq!(most([Some(8_192), None]), Ok(8_192));
+    assert_eq!(most([Some(4_096), Some(4_096)]), Ok(4_096), "what all tell is exact");
+}
+
 /// Regression: the canary's servers told the context of any of their models.
 #[test]
 fn a_canary_tells_the_context_of_its_own_model() {

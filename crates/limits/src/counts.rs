@@ -141,6 +141,7 @@ impl Quotas {
             limit: demand.quota.into(),
             allowed: allowed.saturating_sub(forgiven),
             remaining: allowed.saturating_sub(used),
+            is_exceeded: used > allowed,
             reset_after: demand.ends_after,
         }
     }
@@ -232,6 +233,8 @@ mod tests {
         let reached = quotas.take(&demand("a", 6, 0)).expect_err("one too many");
         assert_eq!((reached.cost, reached.remaining), (0, 0));
         assert_eq!(quotas.peek(&demand("a", 6, 0)), Err(reached));
+        assert_eq!([6, 7].map(|amount| quotas.left(&demand("a", amount, 0)).is_exceeded), [true, false]);
+        assert_eq!(quotas.peek(&demand("a", 7, 0)), Ok(()));
         assert_eq!(quotas.used(&id("a")), 7);
         assert_eq!(quotas.take(&demand("a", 10, 3)), Ok(()));
         // Lowering a quota by a reload makes no count negative.

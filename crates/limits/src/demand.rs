@@ -67,6 +67,8 @@ pub struct Left {
     pub allowed: u64,
     /// How much would pass at once now.
     pub remaining: u64,
+    /// More than all of it is used, so not even a request that takes nothing passes.
+    pub is_exceeded: bool,
     /// The time until a full burst passes again; for a quota, until its period ends: [`Duration::MAX`] if it never does.
     pub reset_after: Duration,
 }
@@ -124,7 +126,8 @@ impl Demand {
     /// The remainder, for a limit that is counted elsewhere.
     pub fn left(&self, remaining: u32, reset_after: Duration) -> Left {
         let allowed = self.rate.burst().into();
-        Left { scope: self.scope, limit: self.rate.into(), allowed, remaining: remaining.into(), reset_after }
+        let (scope, limit, remaining) = (self.scope, self.rate.into(), remaining.into());
+        Left { scope, limit, allowed, remaining, is_exceeded: false, reset_after }
     }
 }
 
@@ -150,6 +153,11 @@ impl Demands {
     /// Whether a request takes from a budget, or from a hard one.
     pub fn has_budget(&self, reserve: Reserve) -> bool {
         self.quotas.iter().any(|demand| demand.quota.reserve() == Some(reserve))
+    }
+
+    /// Whether a request takes something from such a budget, once it is [priced](Self::price).
+    pub fn takes_from_budget(&self, reserve: Reserve) -> bool {
+        self.quotas.iter().any(|demand| demand.quota.reserve() == Some(reserve) && demand.cost > 0)
     }
 
     /// Sets what a request takes from budgets, in units of 10⁻⁹ of the currency.
@@ -182,7 +190,8 @@ impl Demands {
         let rates = self.rates.iter().map(|demand| (u64::from(demand.cost), Some(demand), None));
         let quotas = self.quotas.iter().map(|demand| (demand.cost, None, Some(demand)));
         let all: Vec<_> = rates.chain(quotas).collect();
-        let refusing = all.iter().zip(left).filter(|((cost, ..), left)| *cost > left.remaining);
+        let refuses = |left: &Left, cost: u64| cost > left.remaining || left.is_exceeded;
+        let refusing = all.iter().zip(left).filter(|((cost, ..), left)| refuses(left, *cost));
         longest(refusing.map(|((cost, rate, quota), left)| LimitReached {
             scope: left.scope,
             limit: left.limit,
@@ -385,7 +394,7 @@ mod tests {
             demands.rates().iter().map(|demand| demand.left(7, Duration::ZERO)).collect();
         left.extend(demands.quotas().iter().map(|demand| {
             let (scope, limit) = (demand.scope(), demand.quota().into());
-            Left { scope, limit, allowed: 10, remaining: 7, reset_after: 60 * SECOND }
+            Left { scope, limit, allowed: 10, remaining: 7, is_exceeded: false, reset_after: 60 * SECOND }
         }));
         assert_eq!(demands.reached(&left), None, "there is enough of each");
         let of_quotas: Vec<Limit> = demands.quotas_with(&left).map(|(_, left)| left.limit).collect();
@@ -403,6 +412,14 @@ mod tests {
             (by_rate.limit, by_rate.cost, by_rate.retry_after),
             (demands.rates()[2].rate().into(), 1, SECOND)
         );
+        // Regression: a request that costs nothing was said to pass a budget that is exceeded, and got a 402.
+        let (mut free, mut spent) = (demands.clone(), left.clone());
+        free.quotas[0].cost = 0;
+        spent[6].remaining = 0;
+        assert_eq!(free.reached(&spent), None, "all of it is used, and nothing more is taken");
+        spent[6].is_exceeded = true;
+        let exceeded = free.reached(&spent).expect("a refusal");
+        assert_eq!((exceeded.cost, exceeded.remaining), (0, 0));
         let by_quota = empty(7, 60 * SECOND).expect("a refusal");
         assert_eq!((by_quota.limit, by_quota.cost), (demands.quotas()[1].quota().into(), 7));
         assert_eq!(by_quota.retry_after, 60 * SECOND);

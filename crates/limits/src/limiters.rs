@@ -305,6 +305,7 @@ impl<C: Clock> Limiters<C> {
             limit: demand.rate.into(),
             allowed: demand.rate.burst().into(),
             remaining,
+            is_exceeded: false,
             reset_after: Duration::from_nanos(busy),
         }
     }

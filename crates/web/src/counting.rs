@@ -134,7 +134,7 @@ impl SharedCounting {
         limiters: &Limiters<SystemClock>,
         pending: &Pending,
     ) -> Result<Reservation, Reason> {
-        if self.on_failure == OnFailure::Closed || pending.demands().has_budget(Reserve::Hard) {
+        if self.on_failure == OnFailure::Closed || pending.demands().takes_from_budget(Reserve::Hard) {
             return Err(Reason::LimitsUnavailable);
         }
         let spent = Reserved {
@@ -184,7 +184,10 @@ impl SharedCounting {
         let quotas = demands.quotas().iter().zip(limiters.quotas_left(demands)).map(|(demand, left)| {
             let is_budget = demand.quota().unit() == Unit::Money;
             match is_budget.then(|| spent.next()).flatten().flatten() {
-                Some(spent) => Left { remaining: allowed(demand, limiters).saturating_sub(spent), ..left },
+                Some(spent) => {
+                    let allowed = allowed(demand, limiters);
+                    Left { remaining: allowed.saturating_sub(spent), is_exceeded: spent > allowed, ..left }
+                }
                 None => left,
             }
         });
@@ -291,17 +294,17 @@ pub(crate) async fn admit(
     }
 }
 
-/// Whether it is known what was spent of a request's hard budgets: the store was read once, or the server that replicas share knows it.
-/// Otherwise they would begin at zero.
+/// Whether it is known what was spent of the hard budgets from which a request takes something: the store was read once, or the server that
+/// replicas share knows it. Otherwise they would begin at zero.
 pub(crate) async fn knows_hard_budgets(
     shared: Option<&SharedCounting>,
     store_was_read: bool,
     demands: &Demands,
 ) -> bool {
-    let is_hard = |demand: &&QuotaDemand| demand.quota().reserve() == Some(Reserve::Hard);
-    if store_was_read || !demands.budgets().any(|demand| is_hard(&demand)) {
+    if store_was_read || !demands.takes_from_budget(Reserve::Hard) {
         return true;
     }
+    let is_hard = |demand: &&QuotaDemand| demand.quota().reserve() == Some(Reserve::Hard);
     let Some(shared) = shared else { return false };
     let hard: Vec<_> = demands.budgets().filter(is_hard).map(QuotaDemand::id).collect();
     shared.limits.spent(&hard).await.is_ok_and(|spent| spent.iter().all(Option::is_some))
@@ -400,6 +403,11 @@ mod tests {
             for ((shared, store_was_read), expected) in cases.into_iter().zip(expected) {
                 let found = knows_hard_budgets(shared, store_was_read, &demands).await;
                 assert_eq!(found, expected, "{reserve:?} {store_was_read}");
+            }
+            // Regression: what costs nothing had to wait as well.
+            demands.price(|_| 0);
+            for (shared, store_was_read) in cases {
+                assert!(knows_hard_budgets(shared, store_was_read, &demands).await, "{reserve:?}");
             }
         }
     }

@@ -68,10 +68,16 @@ impl Priced<'_> {
         price.of(metered::asked(tokens, self.media))
     }
 
+    /// What costs nothing passes also where hard budgets cannot be kept.
     fn at_most(&self, pending: &Pending, price: &Price) -> Result<Amount, Reason> {
-        if !self.keeps_hard_budgets {
-            return Err(Reason::HardBudgetUnkept);
+        match self.bound(pending, price) {
+            Ok(Amount(0)) => Ok(Amount(0)),
+            _ if !self.keeps_hard_budgets => Err(Reason::HardBudgetUnkept),
+            bound => bound,
         }
+    }
+
+    fn bound(&self, pending: &Pending, price: &Price) -> Result<Amount, Reason> {
         if self.is_websocket {
             return Err(Unbounded::WebSocket.into());
         }
@@ -120,7 +126,50 @@ pub(crate) fn is_counted(price: &Price, paid_by: PaidBy) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use access::{Consumer, Key, KeyDigest, Mode, Policy, Request, prepare};
+    use axum::http::{HeaderMap, header::AUTHORIZATION};
+    use catalogue::{Catalogue, ModelGlobs};
+    use limits::{Calendar, Limits, Quota};
+    use prices::PriceEntry;
+
     use super::*;
+
+    /// Regression: a request that can cost nothing was refused with 503.
+    #[test]
+    fn what_can_cost_nothing_needs_no_hard_budget_that_is_kept() {
+        let prompt = "1".parse().expect("an amount");
+        let models = ModelGlobs::parse(&["mine".to_owned()]).expect("a name");
+        let entry =
+            PriceEntry { text: "mine".into(), models, from: 0, price: Price { prompt, ..Price::default() } };
+        let prices = PriceList::new("EUR".into(), vec![entry]);
+        let budget = Quota::budget(1_000, Calendar::Ever, Reserve::Hard).expect("a budget");
+        let key = Key {
+            limits: Limits::new(Vec::new(), vec![budget]),
+            ..Key::new("key", Arc::new(Consumer::new("alice")), KeyDigest::of("mg-key"))
+        };
+        let policy = Policy::new(vec![key], Vec::new());
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, "Bearer mg-key".parse().expect("a value"))]);
+        let now = SystemTime::UNIX_EPOCH;
+        let priced = |uri: &str, body: &[u8], keeps_hard_budgets| {
+            let mode = Mode::Gate { model: Some("mine"), body_forwarded: true, single_model: true };
+            let (method, host, trusted, from) = ("POST", None, false, None);
+            let headers = &headers;
+            let request = Request { method, uri, host, headers, body, mode, trusted, from, now };
+            let mut pending = prepare(&policy, &Catalogue::default(), &request).expect("it is allowed");
+            let (body, media, is_websocket) = (Some(body), Media::default(), false);
+            let prices = &prices;
+            let priced = Priced { prices, uri, body, media, is_websocket, keeps_hard_budgets, now };
+            priced.price(&mut pending).map(|_| pending.demands().takes_from_budget(Reserve::Hard))
+        };
+        let (chat, count) = ("/v1/chat/completions", "/v1/messages/count_tokens");
+        let body = br#"{"max_tokens":5}"#;
+        assert_eq!(priced(chat, body, true), Ok(true));
+        assert_eq!(priced(chat, body, false), Err(Reason::HardBudgetUnkept));
+        assert_eq!(priced(chat, b"{}", false), Err(Reason::HardBudgetUnkept), "nor is its most known");
+        for keeps in [true, false] {
+            assert_eq!(priced(count, body, keeps), Ok(false));
+        }
+    }
 
     /// A model priced by the image was free on the path of chats, and on an image server's own.
     #[test]

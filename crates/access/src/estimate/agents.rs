@@ -271,9 +271,60 @@ fn what_lets_the_server_answer_again_is_refused() {
     assert_eq!(refused(CHAT, json!({"enable_search": false, "reasoning": {"mode": "standard"}})), None);
     let trigger = json!({"input": [{"type": "compaction_trigger"}]});
     assert_eq!(refused(RESPONSES, trigger), Some(Unbounded::Again("compaction_trigger")));
-    for (uri, field) in [(CHAT, "session_id"), (MESSAGES, "thread")] {
+    for (uri, field) in
+        [(CHAT, "session_id"), (MESSAGES, "thread"), (CHAT, "cached_content"), (CHAT, "agent_id")]
+    {
         assert_eq!(find(uri, &with(uri, json!({field: "x"})), None), Err(Unbounded::History(field)));
     }
+}
+
+/// Regression: each of these passed as the id of a trace, or as a short word, and a server may put what it names before the prompt.
+#[test]
+fn what_may_name_something_stored_has_no_bound() {
+    for name in [
+        "context_id",
+        "cache_id",
+        "memory_id",
+        "knowledge_id",
+        "knowledge_base_ids",
+        "prompt_id",
+        "parent_message_id",
+        "tomorrow_id",
+    ] {
+        for value in [json!(UUID), json!("handbook"), json!(7), json!([UUID])] {
+            for fields in [json!({name: value}), json!({"extra_body": {"a": [{name: value}]}})] {
+                let body = with(CHAT, fields);
+                assert_eq!(find(CHAT, &body, None), Err(Unbounded::stored(name)), "{body}");
+                assert_eq!(find(CHAT, &body, Some(4_096)).map(|found| found.prompt), Ok(4_096), "{body}");
+            }
+        }
+        assert!(find(CHAT, &with(CHAT, json!({name: null})), None).is_ok(), "{name}");
+    }
+    let gemini = json!({"extra_body": {"google": {"cached_content": "cachedContents/0000"}}});
+    assert_eq!(find(CHAT, &with(CHAT, gemini), None), Err(Unbounded::History("cached_content")));
+    for value in [json!("cat"), json!(7)] {
+        assert!(prompt(CHAT, &with(CHAT, json!({"my_image_id": value}))) >= MOST_OF_FILE, "{value}");
+    }
+    for name in ["team_id", "customer_id", "my_trace_id", "litellm_request_id"] {
+        let body = with(CHAT, json!({name: UUID, "tomorrow": {name: UUID}}));
+        assert!(prompt(CHAT, &body) <= 2 * body.to_string().len() as u64, "{body}");
+    }
+}
+
+/// Regression: OpenAI has the tokens of a prediction that do not come true paid for as tokens of the answer, beside those of the answer.
+#[test]
+fn a_prediction_may_be_paid_for_with_each_answer() {
+    let completion =
+        |fields: Value, context| find(CHAT, &with(CHAT, fields), context).map(|found| found.completion);
+    for content in [json!("x".repeat(500)), json!([{"type": "text", "text": "x".repeat(500)}])] {
+        let prediction = json!({"type": "content", "content": content});
+        let bytes = prediction.to_string().len() as u64;
+        assert_eq!(completion(json!({"prediction": prediction}), None), Ok(9 + bytes));
+        assert_eq!(completion(json!({"prediction": prediction, "n": 3}), None), Ok(3 * (9 + bytes)));
+        assert_eq!(completion(json!({"prediction": prediction}), Some(4)), Ok(4 + bytes));
+    }
+    assert_eq!(completion(json!({"prediction": null}), None), Ok(9));
+    assert_eq!(completion(json!({"Prediction": "a"}), None), Err(Unbounded::Name));
 }
 
 /// Regression: SGLang hands these settings to `apply_chat_template`, which takes a template and a prompt among them.
@@ -289,6 +340,11 @@ fn settings_of_a_template_are_no_other_prompt() {
         json!({"fps": 9}),
         json!({"images": 1}),
         json!({"a": {"b": 1}}),
+        // Regression: names that were on no list passed.
+        json!({"tomorrow": true}),
+        json!({"enable_thinking": false, "repeat_prompt": 9}),
+        json!({"Enable_Thinking": false}),
+        json!({"enable_thinking": {"b": 1}}),
         json!({"a": "All of this is prose, and may be read."}),
         json!("{\"enable_thinking\": false}"),
         json!([1]),

@@ -155,12 +155,13 @@ fn completion(
         return Ok(if last(path) == "generative_scoring" { content.texts() } else { 0 });
     }
     let (tokens, _) = count.answer(path, None);
-    match count.limit(path, servers) {
-        Ok(()) => Ok(in_context(tokens, answers, context)),
-        Err(Some(field)) => Ok(context.ok_or(Unbounded::Answer(field))?.saturating_mul(answers)),
+    let tokens = match count.limit(path, servers) {
+        Ok(()) => in_context(tokens, answers, context),
+        Err(Some(field)) => context.ok_or(Unbounded::Answer(field))?.saturating_mul(answers),
         // Whatever fields it has, the server may look at others.
-        Err(None) => Ok(context.ok_or(Unbounded::Path)?.saturating_mul(answers).max(tokens)),
-    }
+        Err(None) => context.ok_or(Unbounded::Path)?.saturating_mul(answers).max(tokens),
+    };
+    Ok(tokens.saturating_add(content.predicted.saturating_mul(answers)))
 }
 
 /// The tokens of several prompts or answers: no more than fit into the context of each.

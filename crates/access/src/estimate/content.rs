@@ -28,7 +28,7 @@ use super::{
     unbounded::Unbounded,
 };
 use crate::read::resembles;
-use names::{FieldRole, MediumKind, PartType};
+use names::{FieldRole, IdName, MediumKind, PartType};
 
 /// Texts of up to 64 bytes are no data: they are addresses and ids.
 const SHORT: usize = 64;
@@ -50,6 +50,8 @@ pub(super) struct Content {
     pub(super) added: u64,
     /// The elements of the longest list but [`documents`](Self::documents), not counting numbers, at least 1.
     pub(super) longest: u64,
+    /// Bytes of what may be paid for with each answer, though it is not in it.
+    pub(super) predicted: u64,
     /// The documents that are read one by one.
     pub(super) documents: Option<Box<ContentDocuments>>,
     /// The server runs tools, or answers more than once for another reason.
@@ -125,6 +127,7 @@ impl Content {
     /// Adds what is inside a value; `is_text` if all of it is text, and only that counts.
     fn add(&mut self, inner: Self, is_text: bool) {
         self.added += inner.added;
+        self.predicted += inner.predicted;
         self.in_markdown += inner.in_markdown;
         self.longest = self.longest.max(inner.longest);
         if !is_text {
@@ -158,6 +161,9 @@ impl Content {
                 self.documents(ContentDocuments { elements, bytes, content: inner.counts() });
                 inner.longest = 0;
             }
+            // It may be a list of parts.
+            (WholeField::Prediction, SeenValue::Nothing) => {}
+            (WholeField::Prediction, _) => inner.predicted = value.get().len() as u64 + inner.added,
             _ => match field.fault(value) {
                 Some(fault @ Unbounded::Template(_)) => self.fault(fault),
                 Some(again) => self.answers_again(again),
@@ -475,7 +481,7 @@ impl ContentPart {
                 }
                 continue;
             }
-            let at = content.media();
+            let (at, unknown) = (content.media(), content.unknown);
             let whole = match place {
                 ContentPlace::Body => WholeField::of(&name),
                 // Not where it may stand within another one: each is read by a reader of its own.
@@ -491,8 +497,13 @@ impl ContentPart {
                 None => map.next_value_seed(ContentNode { place: inner, content: &mut *content })?,
             };
             self.note(&name, role, seen, (content, at));
-            if place == ContentPlace::Body {
-                of_body(&name, role, seen, content);
+            let is_counted = content.media() > at || content.unknown > unknown;
+            match place {
+                ContentPlace::Body => of_body(&name, role, seen, (content, is_counted)),
+                ContentPlace::Unknown if seen != SeenValue::Nothing => {
+                    of_unknown(&name, role, (content, is_counted));
+                }
+                _ => {}
             }
         }
         if place != ContentPlace::Messages && self.kind == Some(PartType::ToolUse) {
@@ -574,17 +585,29 @@ impl ContentPart {
     }
 }
 
-/// Notes what a field of the body does to the whole request.
-fn of_body(name: &str, role: FieldRole, seen: SeenValue, content: &mut Content) {
+/// Notes what a field of the body does to the whole request; `is_counted` if its value counts as a medium already.
+fn of_body(name: &str, role: FieldRole, seen: SeenValue, (content, is_counted): (&mut Content, bool)) {
     content.has_unusual_name |= !fields::is_usual(name);
     if seen == SeenValue::Nothing {
         return;
     }
-    if let Some(unbounded) = fields::adds_to_prompt(name) {
-        content.fault(unbounded);
+    if names::is_known_in_body(name) {
+        fields::adds_to_prompt(name).into_iter().for_each(|unbounded| content.fault(unbounded));
+        return;
     }
-    if !matches!(role, FieldRole::Medium(..)) && !names::is_known_in_body(name) {
+    of_unknown(name, role, (&mut *content, is_counted));
+    if !matches!(role, FieldRole::Medium(..)) {
         content.beside.get_or_insert_with(|| Unbounded::beside(name));
+    }
+}
+
+/// The same of a field that is not known, there or in the value of another one that is not known: it may name what the server holds.
+fn of_unknown(name: &str, role: FieldRole, (content, is_counted): (&mut Content, bool)) {
+    fields::adds_to_prompt(name).into_iter().for_each(|unbounded| content.fault(unbounded));
+    match names::id(name).filter(|_| !matches!(role, FieldRole::Medium(..))) {
+        Some(IdName::Stored) => content.fault(Unbounded::stored(name)),
+        Some(IdName::Medium) if !is_counted => content.unknown += 1,
+        _ => {}
     }
 }
 
@@ -613,7 +636,11 @@ impl FieldRole {
                 (ContentPlace::Body, "prompt") => ContentPlace::Prompt,
                 (ContentPlace::Body, "input") => ContentPlace::Items,
                 (ContentPlace::Body, name) if names::is_known_in_body(name) => ContentPlace::Open,
-                (ContentPlace::Body | ContentPlace::Unknown, name) if names::is_id(name) => ContentPlace::Id,
+                (ContentPlace::Body | ContentPlace::Unknown, name)
+                    if names::id(name) == Some(IdName::Trace) =>
+                {
+                    ContentPlace::Id
+                }
                 (ContentPlace::Body, _) => ContentPlace::Unknown,
                 (ContentPlace::Messages | ContentPlace::Unknown, _) => outer,
                 _ => ContentPlace::Open,

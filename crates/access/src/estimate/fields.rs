@@ -9,11 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{
-    disguised,
-    names::{self, FieldRole, is_word},
-    unbounded::Unbounded,
-};
+use super::{disguised, names::is_word, unbounded::Unbounded};
 use crate::read::resembles;
 
 /// Fields whose values are the server's tools, or switch them on; the last three are Azure's, xAI's and Alibaba's.
@@ -29,6 +25,9 @@ const REASONING: &str = "reasoning";
 /// Fields whose elements are read one by one, each with everything else: rerankers' and scorers' documents (Cohere, Jina and vLLM; TEI;
 /// vLLM's scores; SGLang; NIM).
 const OF_DOCUMENTS: [&str; 6] = ["documents", "texts", "text_2", "data_2", "items", "passages"];
+/// What the answer may be, as OpenAI's clients know it before. What does not come true is paid for as tokens of the answer
+/// (<https://platform.openai.com/docs/guides/predicted-outputs>).
+const PREDICTION: &str = "prediction";
 /// Settings of the server's template.
 const OF_TEMPLATE: &str = "chat_template_kwargs";
 
@@ -43,6 +42,8 @@ pub(super) enum WholeField {
     Template,
     /// Each element is read with the rest of the body.
     Documents,
+    /// It may be paid for with each answer.
+    Prediction,
 }
 
 impl WholeField {
@@ -51,7 +52,9 @@ impl WholeField {
         let of_again = || OF_AGAIN.into_iter().find(|field| *field == name).map(Self::Again);
         let of_template = || (name == OF_TEMPLATE).then_some(Self::Template);
         let of_documents = || OF_DOCUMENTS.contains(&name).then_some(Self::Documents);
-        of_tools.map(Self::Tools).or_else(of_again).or_else(of_template).or_else(of_documents)
+        let of_prediction = || (name == PREDICTION).then_some(Self::Prediction);
+        let of_others = || of_documents().or_else(of_prediction);
+        of_tools.map(Self::Tools).or_else(of_again).or_else(of_template).or_else(of_others)
     }
 
     /// What its value does to the bound of the request, if it is not one of the values that are known to do nothing.
@@ -60,7 +63,7 @@ impl WholeField {
             Self::Tools(name) => runs_tools(name, value).then_some(Unbounded::Tools(name)),
             Self::Again(name) => answers_again(name, value).then_some(Unbounded::Again(name)),
             Self::Template => (!has_only_settings(value)).then_some(Unbounded::Template(OF_TEMPLATE)),
-            Self::Documents => None,
+            Self::Documents | Self::Prediction => None,
         }
     }
 }
@@ -106,67 +109,56 @@ fn answers_again(field: &str, value: &RawValue) -> bool {
     !does_nothing && !matches!(value.get(), "null" | "[]")
 }
 
-/// Whether settings of a template are known not to be another prompt: scalars and short words, and not under the names by which
-/// `apply_chat_template` of Hugging Face takes the prompt and its length
-/// (<https://huggingface.co/docs/transformers/main_classes/tokenizer>). SGLang hands all of them to it, and llama.cpp to the template.
+/// Settings of templates that make a prompt no longer than by a few words: how the model thinks, and in which form it answers. SGLang hands all
+/// settings to `apply_chat_template` of Hugging Face, which takes another prompt and its length among them, and llama.cpp to the template.
+const SETTINGS: [&str; 15] = [
+    "enable_thinking",
+    "thinking",
+    "thinking_mode",
+    "thinking_budget",
+    "reasoning",
+    "reasoning_effort",
+    "low_effort",
+    "clear_thinking",
+    "preserve_thinking",
+    "truncate_history_thinking",
+    "skip_think",
+    "add_generation_prompt",
+    "continue_final_message",
+    "tools_in_user_message",
+    "date_string",
+];
+
+/// Whether settings of a template are all known not to make another prompt, and scalars or short words.
 fn has_only_settings(value: &RawValue) -> bool {
-    const OF_PROMPT: [&str; 23] = [
-        "chat_template",
-        "template",
-        "conversation",
-        "messages",
-        "message",
-        "history",
-        "prompt",
-        "text",
-        "content",
-        "system",
-        "tools",
-        "functions",
-        "custom_tools",
-        "documents",
-        "controls",
-        "tokenize",
-        "padding",
-        "truncation",
-        "max_length",
-        "stride",
-        "pad_to_multiple_of",
-        "tokenizer_kwargs",
-        "processor_kwargs",
-    ];
     let is_scalar = |value: &str| match value.as_bytes() {
         [b'"', ..] => serde_json::from_str::<Cow<'_, str>>(value).is_ok_and(|text| is_word(&text)),
         [b'{' | b'[', ..] => false,
         _ => true,
     };
-    let is_setting = |name: &str, value: &str| {
-        matches!(names::role(name), FieldRole::Any | FieldRole::Plain)
-            && !OF_PROMPT.iter().any(|known| resembles(name, known))
-            && is_scalar(value)
-    };
+    let is_setting = |name: &str, value: &str| SETTINGS.contains(&name) && is_scalar(value);
     value.get() == "null"
         || ObjectFields::of(value)
             .is_some_and(|fields| fields.0.iter().all(|(name, value)| is_setting(name, value.get())))
 }
 
 /// The fields of an object, also those that are given twice.
-struct ObjectFields<'v>(Vec<(Cow<'v, str>, &'v RawValue)>);
+pub(super) struct ObjectFields<'v>(Vec<(Cow<'v, str>, &'v RawValue)>);
 
 /// A field that is given twice, that is not text, or whose name only some readers take for it.
-struct Unclear;
+pub(super) struct Unclear;
 
 impl<'v> ObjectFields<'v> {
-    fn of(value: &'v RawValue) -> Option<Self> {
+    pub(super) fn of(value: &'v RawValue) -> Option<Self> {
         serde_json::from_str(value.get()).ok()
     }
 
     /// Whether a value is a list of objects, and this holds for each of them.
-    fn all(value: &'v RawValue, holds: impl Fn(&Self) -> bool) -> bool {
+    pub(super) fn all(value: &'v RawValue, holds: impl Fn(&Self) -> bool) -> bool {
         serde_json::from_str::<Vec<Self>>(value.get()).is_ok_and(|list| list.iter().all(holds))
     }
 
-    fn get(&self, name: &str) -> Result<Option<&'v RawValue>, Unclear> {
+    pub(super) fn get(&self, name: &str) -> Result<Option<&'v RawValue>, Unclear> {
         let mut found = self.0.iter().filter(|(given, _)| resembles(given, name));
         match (found.next(), found.next()) {
             (None, _) => Ok(None),
@@ -177,7 +169,7 @@ impl<'v> ObjectFields<'v> {
         }
     }
 
-    fn text(&self, name: &str) -> Result<Option<Cow<'v, str>>, Unclear> {
+    pub(super) fn text(&self, name: &str) -> Result<Option<Cow<'v, str>>, Unclear> {
         let read = |value: &'v RawValue| serde_json::from_str::<Cow<'v, str>>(value.get());
         self.get(name)?.map(read).transpose().map_err(|_| Unclear)
     }
@@ -249,8 +241,8 @@ impl<'de> Visitor<'de> for EachObjectField {
 
 /// Why the server adds to the prompt, or makes another one of it, if it does by this field.
 pub(super) fn adds_to_prompt(name: &str) -> Option<Unbounded> {
-    // The last two: SGLang's, and Anthropic's.
-    const HISTORY: [&str; 8] = [
+    // The last four: SGLang's, and Anthropic's, Gemini's and Mistral's.
+    const HISTORY: [&str; 10] = [
         "previous_response_id",
         "conversation",
         "conversation_id",
@@ -259,6 +251,8 @@ pub(super) fn adds_to_prompt(name: &str) -> Option<Unbounded> {
         "assistant_id",
         "session_id",
         "thread",
+        "cached_content",
+        "agent_id",
     ];
     // Ollama's, and vLLM's and SGLang's if they trust those of requests.
     const TEMPLATES: [&str; 2] = ["template", "chat_template"];

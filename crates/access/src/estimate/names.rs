@@ -374,7 +374,44 @@ pub(super) fn is_beside_medium(name: &str) -> bool {
         )
 }
 
-/// The same of a field of the body that is not named like a medium.
+/// Whether a field of a message, of a part of one or of an item is known: each template prints it as text, if at all.
+pub(super) fn is_known_in_message(name: &str) -> bool {
+    const OTHERS: [&str; 28] = [
+        "agent",
+        "cited_text",
+        "code",
+        "container_id",
+        "diff",
+        "encrypted_content",
+        "end_index",
+        "error",
+        "execution",
+        "file_path",
+        "from",
+        "logs",
+        "outputs",
+        "path",
+        "prefix",
+        "result",
+        "server_label",
+        "signature",
+        "start_index",
+        "stderr",
+        "stdout",
+        "summary",
+        "tab_id",
+        "tabs",
+        "to",
+        "tool_plan",
+        "ttl",
+        "weight",
+    ];
+    !matches!(role(name), FieldRole::Any | FieldRole::Disguised)
+        || is_beside_medium(name)
+        || OTHERS.contains(&name)
+}
+
+/// Whether a field of the body that is not named like a medium is known not to change the size of one.
 pub(super) fn is_known_in_body(name: &str) -> bool {
     super::leaves_bytes_alone(name)
         || matches!(
@@ -411,7 +448,7 @@ pub(super) fn is_known_in_body(name: &str) -> bool {
 }
 
 /// Ids by which clients and gateways find requests again.
-const OF_TRACES: [&str; 18] = [
+const OF_TRACES: [&str; 17] = [
     "chat_id",
     "message_id",
     "trace_id",
@@ -425,16 +462,26 @@ const OF_TRACES: [&str; 18] = [
     "litellm_trace_id",
     "user_id",
     "user_profile_id",
-    "agent_id",
     "project_id",
     "workspace_id",
     "organization_id",
     "tenant_id",
 ];
 
-/// Whether an unknown field is named like an id, but not like one of a medium or of a part of the prompt.
-pub(super) fn is_id(name: &str) -> bool {
-    const OF_MEDIA: [&str; 20] = [
+/// What is known of a field that is named like an id, and is not known itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IdName {
+    /// It tells whose request it is, or by what it is found again.
+    Trace,
+    /// It may be an image, a sound or a file that the server holds.
+    Medium,
+    /// Anything that the server holds.
+    Stored,
+}
+
+/// Whether a field is named like an id, and of what.
+pub(super) fn id(name: &str) -> Option<IdName> {
+    const OF_MEDIA: [&str; 18] = [
         "image",
         "img",
         "picture",
@@ -453,10 +500,65 @@ pub(super) fn is_id(name: &str) -> bool {
         "blob",
         "object",
         "content",
-        "prompt",
-        "template",
     ];
-    name.ends_with("_id") && !OF_MEDIA.iter().any(|word| name.contains(word))
+    /// The words of which names of other ids are made.
+    const OF_TRACES: [&str; 49] = [
+        "account",
+        "activity",
+        "anonymous",
+        "api",
+        "call",
+        "chat",
+        "client",
+        "company",
+        "correlation",
+        "customer",
+        "device",
+        "event",
+        "external",
+        "feedback",
+        "generation",
+        "group",
+        "idempotency",
+        "install",
+        "installation",
+        "internal",
+        "invocation",
+        "job",
+        "key",
+        "litellm",
+        "message",
+        "msg",
+        "my",
+        "observation",
+        "org",
+        "organization",
+        "own",
+        "profile",
+        "project",
+        "req",
+        "request",
+        "root",
+        "run",
+        "span",
+        "step",
+        "task",
+        "team",
+        "tenant",
+        "ticket",
+        "trace",
+        "tracking",
+        "transaction",
+        "turn",
+        "user",
+        "workspace",
+    ];
+    let stem = name.strip_suffix("_id").or_else(|| name.strip_suffix("_ids"))?;
+    Some(match () {
+        () if stem.split('_').all(|word| OF_TRACES.contains(&word)) => IdName::Trace,
+        () if OF_MEDIA.iter().any(|word| stem.contains(word)) => IdName::Medium,
+        () => IdName::Stored,
+    })
 }
 
 /// Whether a text is like the values of settings, and not like an address, a file's name, an id or prose.

@@ -1,16 +1,17 @@
 //! How much longer tools, the arguments of their calls, schemas and documents may be when a server prints them for the model.
 //!
-//! Chat templates print such JSON anew: with spaces, or with each element in a line of its own (Llama 3.1 to 3.3:
-//! `tojson(indent=4)`); with what is not ASCII as `\uXXXX` (Python's `json.dumps`), and `<`, `>`, `&`, `'` as well (Jinja's `tojson`, Go's
-//! `json.Marshal`); with numbers at full length; and some print the name of each field twice (`<a>…</a>`), or those of parameters three times
-//! and what describes them twice (Hermes 2 Pro and 3: in a signature, in a list of arguments, and as JSON). Servers read the arguments of
-//! calls out of their string, and print those, too. So the bytes of the body are no bound for these fields. This counts the longest of
-//! all these forms, in one look at the bytes.
+//! Chat templates print such JSON anew, each in one of three forms ([`PrintedForms`]): as JSON with spaces, or with each element in a line
+//! of its own (Llama 3.1 to 3.3: `tojson(indent=4)`); with the name of each field in tags (`<a>…</a>`); or with the parameters of tools in a
+//! signature, in a list of arguments and as JSON (Hermes 2 Pro and 3). In all of them, what is not ASCII may be written as `\uXXXX` (Python's
+//! `json.dumps`), and so may `<`, `>`, `&`, `'` (Jinja's `tojson`, Go's `json.Marshal`), and numbers at full length. Servers read the arguments
+//! of calls out of their string, and print those, too. So the bytes of the body are no bound for these fields. This counts the longest form
+//! of each value, in one look at the bytes. A field of a message that is not on the list of those that are known counts as one of these.
 
 use std::mem;
 
 use memchr::memchr2;
 
+use super::{names, turns};
 use crate::read::GivenName;
 
 /// The widest indentation that is known of templates.
@@ -18,8 +19,10 @@ const INDENT: u64 = 4;
 /// What servers put around a tool, a call or a result that was sent in another API's form, at most: `"type": "function", "function": {…}`
 /// and fields that are null, each in a line.
 const AROUND: u64 = 192;
-/// Around the name of a field, where it is printed more than once.
-const TAGS: u64 = 5;
+/// What is around the name of a field and its value in tags, at most: `<parameter name="…">…</parameter>` and a line.
+const TAGS: u64 = 36;
+/// What is around the name of a parameter in a signature and in a list of arguments, and each in its line.
+const SIGNATURE: u64 = 24;
 /// How deep templates print a field's value, at most, and the arguments of a call, which they print with the call.
 const DEPTH: u64 = 2;
 const DEPTH_OF_CALLS: u64 = 4;
@@ -50,6 +53,13 @@ const PRINTED: [&str; 15] = [
 const ARGUMENTS: [&str; 2] = ["arguments", "input"];
 /// Fields of a call or its result, of which templates print every part.
 const OF_CALLS: [&str; 4] = ["tool_call_id", "tool_use_id", "call_id", "tool_name"];
+/// Those of them that templates may print several times.
+const TOOLS: [&str; 2] = ["tools", "functions"];
+/// The fields of a body with messages, or with parts of them.
+const MESSAGES: [&str; 3] = ["messages", "input", "system"];
+/// The roles of messages that are no user's.
+const OF_OTHERS: [&[u8]; 6] =
+    [b"\"assistant\"", b"\"system\"", b"\"developer\"", b"\"tool\"", b"\"function\"", b"\"ipython\""];
 /// The roles of messages that templates print as text.
 const OF_TEXT: [&[u8]; 4] = [b"\"user\"", b"\"assistant\"", b"\"system\"", b"\"developer\""];
 
@@ -82,6 +92,7 @@ enum PrintedName {
     /// The parameters of a tool.
     Properties,
     Description,
+    Name,
     Any,
 }
 
@@ -92,6 +103,7 @@ impl PrintedName {
             () if name.is("arguments") => Self::Arguments,
             () if name.is("properties") => Self::Properties,
             () if name.is("description") => Self::Description,
+            () if name.is("name") => Self::Name,
             () => Self::Any,
         }
     }
@@ -101,59 +113,133 @@ impl PrintedName {
 /// too; otherwise they are ranked.
 pub(super) fn beyond(body: &[u8], has_template: bool) -> u64 {
     let (mut beyond, mut ended, mut buffer) = (0_u64, 0, Vec::new());
-    for (from, part) in printed_values(body, has_template) {
+    let PrintedValues { values, users } = PrintedValues::of(body, has_template);
+    // What tools cost each time, and the value that was read last.
+    let (mut tools, mut whole) = (0_u64, 0);
+    for PrintedValue { from, part, has_tools, name } in values {
         // What is within another one is printed with that.
         if from >= ended {
-            let (printed, end) = print(body, from, (part.depth(), AROUND), Some(&mut buffer));
-            beyond = beyond.saturating_add(printed.saturating_sub((end - from) as u64));
-            ended = end;
+            let (forms, end) = print(body, from, (part.depth(), AROUND), Some(&mut buffer));
+            let printed = forms.longest();
+            beyond = beyond.saturating_add(printed.saturating_sub((end - from) as u64)).saturating_add(name);
+            (ended, whole) = (end, printed);
+        }
+        if has_tools {
+            tools = tools.saturating_add(mem::take(&mut whole));
         }
     }
-    beyond
+    if tools == 0 || !has_template {
+        return beyond;
+    }
+    let again = turns::equal_to_last(body, &users) - 1;
+    beyond.saturating_add(tools.saturating_add(AROUND).saturating_mul(again))
 }
 
-/// Where the values begin that templates print, in their order.
-fn printed_values(body: &[u8], has_template: bool) -> Vec<(usize, PrintedPart)> {
-    let mut values = Vec::new();
-    let (mut open, mut depth, mut at) = ([0; DEEPEST], 0_usize, 0);
-    while let Some(byte) = body.get(at) {
-        match byte {
-            b'{' | b'[' => {
-                if let Some(place) = open.get_mut(depth) {
-                    *place = at;
-                }
-                depth += 1;
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => {
-                let (name, after) = string(body, at);
-                let Some(value) = value_after(body, after) else {
-                    at = after;
-                    continue;
-                };
-                at = value;
-                match part(name, &body[value..], has_template) {
-                    None => {}
-                    Some(PrintedPart::Object) => {
-                        let object =
-                            depth.checked_sub(1).and_then(|depth| open.get(depth)).copied().unwrap_or(0);
-                        values.truncate(values.partition_point(|(from, _)| *from < object));
-                        values.push((object, PrintedPart::Object));
+/// What templates print of a body.
+#[derive(Default)]
+struct PrintedValues {
+    /// In their order.
+    values: Vec<PrintedValue>,
+    /// Where lists of messages begin, and messages of users in them; in the order of these.
+    users: Vec<(usize, usize)>,
+}
+
+struct PrintedValue {
+    from: usize,
+    part: PrintedPart,
+    /// Tools are in it.
+    has_tools: bool,
+    /// What is printed of its name.
+    name: u64,
+}
+
+/// A field, as it stands in a body.
+struct PrintedField<'b> {
+    written: &'b [u8],
+    name: JsonName<'b>,
+    /// The body from its value on, and where that begins.
+    value: &'b [u8],
+    from: usize,
+    /// Where its object begins.
+    object: usize,
+    /// Where that begins in which the object is; the body is in nothing.
+    list: Option<usize>,
+    /// It is a field of a message or a part of one.
+    is_of_message: bool,
+}
+
+impl PrintedValues {
+    fn of(body: &[u8], has_template: bool) -> Self {
+        let mut found = Self::default();
+        let (mut open, mut depth, mut at, mut is_of_messages) = ([0; DEEPEST], 0_usize, 0, false);
+        while let Some(byte) = body.get(at) {
+            match byte {
+                b'{' | b'[' => {
+                    if let Some(place) = open.get_mut(depth) {
+                        *place = at;
                     }
-                    Some(part) => values.push((value, part)),
+                    depth += 1;
                 }
-                continue;
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                b'"' => {
+                    let (written, after) = string(body, at);
+                    let Some(from) = value_after(body, after) else {
+                        at = after;
+                        continue;
+                    };
+                    at = from;
+                    let around =
+                        |levels| depth.checked_sub(levels).and_then(|level| open.get(level)).copied();
+                    let (name, value, list) = (JsonName::of(written), &body[from..], around(2));
+                    if depth == 1 {
+                        is_of_messages = MESSAGES.iter().any(|known| name.is(known));
+                    }
+                    let is_in_list = list.is_some_and(|list| body[list] == b'[');
+                    let is_of_message = has_template && is_of_messages && is_in_list;
+                    let object = around(1).unwrap_or(0);
+                    found.note(
+                        &PrintedField { written, name, value, from, object, list, is_of_message },
+                        has_template,
+                    );
+                    continue;
+                }
+                _ => {}
             }
-            _ => {}
+            at += 1;
         }
-        at += 1;
+        found
     }
-    values
+
+    fn note(&mut self, field: &PrintedField<'_>, has_template: bool) {
+        let PrintedField { written, name, value, from, object, .. } = field;
+        let has_tools = TOOLS.iter().any(|known| name.is(known));
+        let mut value_of = |part, name| {
+            self.values.push(PrintedValue { from: *from, part, has_tools, name });
+        };
+        match part(name, value, has_template) {
+            Some(part @ PrintedPart::Object) => {
+                let within = self.values.partition_point(|value| value.from < *object);
+                let has_tools = self.values.drain(within..).any(|value| value.has_tools);
+                self.values.push(PrintedValue { from: *object, part, has_tools, name: 0 });
+            }
+            Some(part) => value_of(part, 0),
+            None if field.is_of_message && !name.is_known_in_message() => {
+                value_of(PrintedPart::Arguments, text_of(written) + TAGS);
+            }
+            None => {}
+        }
+        if let Some(list) = field.list
+            && name.is("role")
+            && !OF_OTHERS.iter().any(|role| value.starts_with(role))
+        {
+            self.users.truncate(self.users.partition_point(|(_, from)| from < object));
+            self.users.push((list, *object));
+        }
+    }
 }
 
 /// What a field says about what is printed, if anything is.
-fn part(name: &[u8], value: &[u8], has_template: bool) -> Option<PrintedPart> {
-    let name = JsonName::of(name);
+fn part(name: &JsonName<'_>, value: &[u8], has_template: bool) -> Option<PrintedPart> {
     let is_one_of = |names: &[&str]| names.iter().any(|known| name.is(known));
     match () {
         () if is_one_of(&ARGUMENTS) && (value.starts_with(b"{") || !name.is("input")) => {
@@ -185,6 +271,14 @@ impl<'n> JsonName<'n> {
         match str::from_utf8(name).ok().filter(|_| !name.contains(&b'\\')) {
             Some(name) => Self::Other(GivenName::new(name)),
             None => Self::Escaped,
+        }
+    }
+
+    /// Whether it is the name of a field of messages, or their parts, that templates print as text, if at all.
+    fn is_known_in_message(&self) -> bool {
+        match self {
+            Self::Usual(name) => str::from_utf8(name).is_ok_and(names::is_known_in_message),
+            Self::Escaped | Self::Other(_) => false,
         }
     }
 
@@ -221,6 +315,40 @@ fn value_after(json: &[u8], from: usize) -> Option<usize> {
     next(colon + 1)
 }
 
+/// The bytes of a value in each form in which a template may print it, at most.
+#[derive(Debug, Clone, Copy, Default)]
+struct PrintedForms {
+    /// As JSON, each element in a line.
+    json: u64,
+    /// Names in tags.
+    tags: u64,
+    /// The parameters of tools three times.
+    signature: u64,
+}
+
+impl PrintedForms {
+    /// It is as long in all forms.
+    fn all(bytes: u64) -> Self {
+        Self { json: bytes, tags: bytes, signature: bytes }
+    }
+
+    fn and(self, other: Self) -> Self {
+        self.each(other, u64::saturating_add)
+    }
+
+    fn each(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            json: of(self.json, other.json),
+            tags: of(self.tags, other.tags),
+            signature: of(self.signature, other.signature),
+        }
+    }
+
+    fn longest(self) -> u64 {
+        self.json.max(self.tags).max(self.signature)
+    }
+}
+
 /// The bytes of the value that begins here when it is printed at this depth, with so much around each of its elements, at most; and where it
 /// has ended. With a buffer, arguments are read out of their strings.
 fn print(
@@ -228,30 +356,33 @@ fn print(
     from: usize,
     (depth, around): (u64, u64),
     mut buffer: Option<&mut Vec<u8>>,
-) -> (u64, usize) {
+) -> (PrintedForms, usize) {
     let is_list = json.get(from) == Some(&b'[');
     let mut printer = Printer::new(depth, around, if is_list { 2 } else { 1 });
-    let (mut bytes, mut at) = (0_u64, from);
+    let (mut forms, mut at) = (PrintedForms::default(), from);
     while let Some(byte) = json.get(at) {
         let (more, end) = match byte {
-            b' ' | b'\t' | b'\n' | b'\r' => (0, at + 1),
+            b' ' | b'\t' | b'\n' | b'\r' => (PrintedForms::default(), at + 1),
             b'}' | b']' | b',' if printer.open == 0 => break,
             b'{' | b'[' | b'}' | b']' | b',' | b':' => (printer.mark(*byte), at + 1),
             b'"' => {
                 let (text, end) = string(json, at);
                 (printer.text(text, buffer.as_deref_mut()), end)
             }
-            b'-' | b'0'..=b'9' => number(json, at),
-            _ => (1, at + 1),
+            b'-' | b'0'..=b'9' => {
+                let (bytes, end) = number(json, at);
+                (PrintedForms::all(bytes), end)
+            }
+            _ => (PrintedForms::all(1), at + 1),
         };
-        (bytes, at) = (bytes.saturating_add(more), end);
+        (forms, at) = (forms.and(more), end);
         let is_within = byte.is_ascii_whitespace()
             || byte.is_ascii_alphabetic() && json.get(at).is_some_and(u8::is_ascii_alphabetic);
         if printer.open == 0 && !is_within {
             break;
         }
     }
-    (bytes, at)
+    (forms, at)
 }
 
 /// What has been read of a value that is printed.
@@ -278,16 +409,17 @@ impl<'j> Printer<'j> {
         Self { depth, around, open: 0, elements, parameters: 0, last, name }
     }
 
-    /// A mark costs itself and a line.
-    fn line(&self) -> u64 {
-        2 + INDENT.saturating_mul(self.depth.saturating_add(self.open))
+    /// A mark costs itself and a blank, and in JSON a line.
+    fn line(&self) -> PrintedForms {
+        let line = INDENT.saturating_mul(self.depth.saturating_add(self.open));
+        PrintedForms { json: 2 + line, tags: 2, signature: 2 }
     }
 
-    fn mark(&mut self, mark: u8) -> u64 {
+    fn mark(&mut self, mark: u8) -> PrintedForms {
         if mark == b':' {
             self.name = PrintedName::of(self.last.1);
-            let again = if self.parameters == self.open { 2 * self.last.0 } else { self.last.0 };
-            return 2 + again + TAGS;
+            let signature = if self.parameters == self.open { 2 + SIGNATURE } else { 2 };
+            return PrintedForms { json: 2, tags: 2 + self.last.0 + TAGS, signature };
         }
         let name = mem::replace(&mut self.name, PrintedName::Any);
         match mark {
@@ -297,7 +429,7 @@ impl<'j> Printer<'j> {
                     self.parameters = self.open;
                 }
                 let around = if mark == b'{' && self.open == self.elements { self.around } else { 0 };
-                self.line() + around
+                self.line().and(PrintedForms::all(around))
             }
             b'}' | b']' => {
                 self.open -= 1;
@@ -310,16 +442,23 @@ impl<'j> Printer<'j> {
         }
     }
 
-    fn text(&mut self, text: &'j [u8], buffer: Option<&mut Vec<u8>>) -> u64 {
+    /// The list of arguments has what describes a parameter, and names and types are in the signature, too. So is the name of the tool.
+    fn text(&mut self, text: &'j [u8], buffer: Option<&mut Vec<u8>>) -> PrintedForms {
         let cost = text_of(text);
         self.last = (cost, text);
+        let signature = match self.name {
+            PrintedName::Description if self.parameters > 0 => 2 * cost,
+            _ if self.parameters > 0 => 3 * cost,
+            PrintedName::Name => 2 * cost,
+            _ => cost,
+        };
+        let forms = PrintedForms { signature, ..PrintedForms::all(cost) };
         match (self.name, buffer) {
-            (PrintedName::Description, _) if self.parameters > 0 => 2 * cost,
             (PrintedName::Arguments, Some(buffer)) => {
                 unescape(text, buffer);
-                print(buffer, 0, (self.depth + self.open, 0), None).0.max(cost)
+                print(buffer, 0, (self.depth + self.open, 0), None).0.each(forms, u64::max)
             }
-            _ => cost,
+            _ => forms,
         }
     }
 }
@@ -615,6 +754,103 @@ mod tests {
             let most = body.len() as u64 + beyond(body.as_bytes(), true);
             assert!(most >= printed.len() as u64, "{name_of_schema}: {most}");
         }
+    }
+
+    /// Regression: Mistral's template prints all tools once for each message of a user that is equal to the last one. 36 times "a" and one
+    /// tool had a bound of 5,625 tokens, and were 24,262.
+    #[test]
+    fn tools_count_once_for_each_message_of_a_user_that_is_equal_to_the_last() {
+        let tool =
+            json!({ "type": "function", "function": { "name": "f", "description": "d".repeat(3_000) } });
+        let said = |texts: &[&str]| {
+            texts.iter().map(|text| json!({ "role": "user", "content": text })).collect::<Vec<_>>()
+        };
+        let most = |body: &Value| {
+            let body = body.to_string();
+            body.len() as u64 + beyond(body.as_bytes(), true)
+        };
+        let same = said(&["a"; 36]);
+        let once = json!([tool]).to_string().len() as u64;
+        for body in [
+            json!({ "messages": same, "tools": [tool] }),
+            json!({ "tools": [tool], "messages": same }),
+            json!({ "functions": [tool], "messages": same }),
+            json!({ "messages": [same], "tools": [tool] }),
+            json!({ "input": same, "tools": [tool] }),
+        ] {
+            let most = most(&body);
+            assert!((36 * once..60 * once).contains(&most), "{most}: {body}");
+        }
+        // None of these makes it less.
+        for body in [
+            json!({ "messages": same, "tools": [tool], "role": "tool", "tool_call_id": "c" }),
+            json!({ "messages": same, "tools": [tool], "role": "user" }),
+            json!({ "messages": same, "tools": [tool], "tomorrow": said(&["b"]) }),
+            json!({ "messages": same, "tools": [tool, { "name": "g", "parameters": { "role": "user", "content": "b" } }] }),
+        ] {
+            assert!(most(&body) >= 36 * once, "{}: {body}", most(&body));
+        }
+        let mut hidden = same.clone();
+        hidden.push(json!({ "role": "assistant", "tool_calls": [{ "function": { "arguments": { "role": "user", "content": "b" } } }] }));
+        assert!(most(&json!({ "messages": hidden, "tools": [tool] })) >= 36 * once);
+        let different = said(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]);
+        let body = json!({ "messages": different, "tools": [tool] });
+        let apart = most(&json!({ "messages": different })) + most(&json!({ "tools": [tool] }));
+        assert!(most(&body) <= apart, "they count once: {} of {apart}", most(&body));
+        let text = json!({ "messages": same }).to_string();
+        assert_eq!(beyond(text.as_bytes(), true), 0, "without tools nothing is printed again");
+    }
+
+    /// Regression: these cost their bytes, whatever a template prints of them.
+    #[test]
+    fn fields_of_messages_that_are_not_known_count_as_printed() {
+        let list = vec![1; 400];
+        let printed = |body: &Value, value: &Value| {
+            let (body, value) = (body.to_string(), value.to_string());
+            (body.len() as u64 + beyond(body.as_bytes(), true)) / value.len() as u64
+        };
+        let value = json!({ "a": list });
+        for body in [
+            json!({ "messages": [{ "role": "user", "content": "a", "tomorrow": value }] }),
+            json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a", "tomorrow": value }] }] }),
+            json!({ "messages": [{ "role": "user", "content": "a", "Content": value }] }),
+            json!({ "input": [{ "role": "user", "content": "a", "tomorrow": value }] }),
+            json!({ "system": [{ "type": "text", "text": "a", "tomorrow": value }] }),
+        ] {
+            assert!(printed(&body, &value) >= 10, "each number in a line: {}", printed(&body, &value));
+        }
+        let long = "n".repeat(2_000);
+        let body = json!({ "messages": [{ "role": "user", "content": "a", long: 1 }] }).to_string();
+        assert!(beyond(body.as_bytes(), true) >= 2_000, "a template may print names twice");
+        for body in [
+            json!({ "messages": [{ "role": "user", "content": "a", "metadata": value, "reasoning_content": "r" }] }),
+            json!({ "messages": [{ "role": "user", "content": [{ "type": "text", "text": "a", "citations": value }] }] }),
+            json!({ "tomorrow": [{ "a": value }] }),
+        ] {
+            assert_eq!(beyond(body.to_string().as_bytes(), true), 0, "{body}");
+        }
+    }
+
+    /// Regression: all forms were added up. Tools of 46 kB, which Llama 3.1 prints in 173 kB, had a bound of 287,452 tokens.
+    #[test]
+    fn a_value_is_printed_in_one_form() {
+        let property = |name: &str| json!({ name: { "type": "string", "enum": ["first", "second"], "default": "first" } });
+        let tool = |number: usize| {
+            let mut properties = Map::new();
+            for name in
+                ["repository", "state", "labels", "direction", "since", "page", "per_page", "sort_order"]
+            {
+                properties.extend(property(name).as_object().expect("an object").clone());
+            }
+            let parameters =
+                json!({ "type": "object", "properties": properties, "required": ["repository"] });
+            json!({ "type": "function", "function": { "name": format!("list_{number}"), "description": "Lists issues.", "parameters": parameters } })
+        };
+        let tools = Value::from((0..60).map(tool).collect::<Vec<_>>());
+        let body = json!({ "tools": tools }).to_string();
+        let indented = LONGEST[1].print(&tools).len() as u64;
+        let most = body.len() as u64 + beyond(body.as_bytes(), true);
+        assert!(most >= indented && most < indented * 3 / 2, "{most} for {indented} of {}", body.len());
     }
 
     /// Tools of agents are prose for the most part: they may not cost a multiple.

@@ -11,6 +11,12 @@ pub enum Unbounded {
         "the server would add to the prompt what it holds already ({0:?}), and the model's context length is not known: send the whole prompt instead"
     )]
     History(&'static str),
+    /// A field that is not known and may name what the server holds.
+    #[error(
+        "the field {0:?} is not known: it may name what the server holds and would add to the prompt. The model's context length is not \
+         known either: leave it out"
+    )]
+    Stored(Box<str>),
     /// A template of the request's own makes the prompt: it may repeat any part of it.
     #[error(
         "the prompt would be made by a template of the request's own ({0:?}), and the model's context length is not known: leave it out"
@@ -92,6 +98,7 @@ impl Unbounded {
             | Self::Script(field) => Some(field),
             Self::Name
             | Self::Beside(_)
+            | Self::Stored(_)
             | Self::Unpriced
             | Self::Body
             | Self::Partly
@@ -104,7 +111,15 @@ impl Unbounded {
 
     /// A field with this name, as far as it is short.
     pub(super) fn beside(name: &str) -> Self {
-        const LONGEST: usize = 64;
-        Self::Beside(name.chars().take(LONGEST).collect())
+        Self::Beside(shortened(name))
     }
+
+    pub(super) fn stored(name: &str) -> Self {
+        Self::Stored(shortened(name))
+    }
+}
+
+fn shortened(name: &str) -> Box<str> {
+    const LONGEST: usize = 64;
+    name.chars().take(LONGEST).collect()
 }

@@ -171,6 +171,7 @@ fn routing(settings: &ModelSettings) -> ModelSettings {
         pick_per_consumer: None,
         pick_wait: None,
         answer_tokens: None,
+        context_tokens: None,
         limits,
         ..settings.clone()
     }

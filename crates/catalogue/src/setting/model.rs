@@ -38,6 +38,7 @@ pub struct ModelSettings {
     pub concurrency_native: Option<bool>,
     pub limits: Limits,
     pub answer_tokens: Option<u32>,
+    pub context_tokens: Option<u32>,
     pub pick_per_consumer: Option<bool>,
     pub pick_wait: Option<Duration>,
 }
@@ -464,6 +465,16 @@ pub(super) const SETTINGS: &[Setting] = &[
         "1000",
         TOKENS,
         answer_tokens,
+        |text| parse::number(text, 1..=60_000_000)
+    ),
+    setting!(
+        "context_tokens",
+        "",
+        "The longest context of the model, for servers that do not tell theirs: hard budgets take no more than this for a prompt, nor for \
+         an answer. For Ollama the longest that the model can have (a request may ask for it), and of prompts only",
+        "unknown",
+        TOKENS,
+        context_tokens,
         |text| parse::number(text, 1..=60_000_000)
     ),
     setting!(

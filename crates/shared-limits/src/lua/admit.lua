@@ -68,7 +68,8 @@ for j = 1, budgets do
   if allowed >= 2 ^ 53 then
     most = allowed - allowed * 2 ^ -50
   end
-  if cost > 0 and used + cost > most then
+  -- What takes nothing passes until more than all is spent, as it does where a Modelgate counts alone.
+  if (cost > 0 and used + cost > most) or used > allowed then
     if overspent == 0 then
       overspent, left = i, math.max(0, allowed - used)
     end

@@ -535,6 +535,11 @@ fn a_budget_is_taken_with_the_rates_or_not_at_all() {
     };
     assert!((86_400_000..86_460_001).contains(&life(122)), "a day more than its period");
     assert_eq!(life(120), -1, "for ever");
+    // Regression: of a budget that is exceeded, what was estimated to cost nothing passed, as where only seconds have a price.
+    bench.run(&spend(&bench.keys, &[by(122, 70, day)]), START);
+    assert!(matches!(run(&[], &[of(122, 0, 0)]), Outcome::Admitted { .. }), "all of it is spent");
+    bench.run(&spend(&bench.keys, &[by(122, 1, day)]), START);
+    assert_eq!(run(&[], &[of(122, 0, 0)]), Outcome::Overspent { index: 0, remaining: 0 });
     // Beyond what a double holds exactly, it is refused a little early, and never late.
     let most = 1_000_000_000_000_000_000;
     let huge =

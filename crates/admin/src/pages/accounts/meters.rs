@@ -262,6 +262,7 @@ mod tests {
                 limit: rate.into(),
                 allowed,
                 remaining,
+                is_exceeded: false,
                 reset_after: Duration::ZERO,
             };
             let shown = limit(&left, None);
@@ -274,8 +275,8 @@ mod tests {
     fn a_budget_is_shown_as_money() {
         let quota = Quota::budget(49_500_000_000, Calendar::Ever, Reserve::Hard).expect("a budget");
         let (allowed, remaining) = (59_500_000_000, 20_250_000_000);
-        let left =
-            Left { scope: Scope::Key, limit: quota.into(), allowed, remaining, reset_after: Duration::MAX };
+        let (scope, limit_of, reset_after) = (Scope::Key, quota.into(), Duration::MAX);
+        let left = Left { scope, limit: limit_of, allowed, remaining, is_exceeded: false, reset_after };
         let Limit { limit, used_of, remaining, resets, .. } = limit(&left, None);
         assert_eq!(
             [limit, used_of, remaining, resets].map(|text| text.replace("0000", "")),

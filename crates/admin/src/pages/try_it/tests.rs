@@ -99,11 +99,13 @@ async fn a_request_that_is_tried_meets_the_limits_as_they_are_now() {
     let priced = |prices| Settings { prices, ..Settings::clone(&shared.settings()) };
     shared.replace_settings(priced(PriceList::default()));
     assert_eq!(issues("budgets_without_prices"), 1, "it is in no file");
-    let price = Price { completion: "100".parse().expect("an amount"), ..Price::default() };
-    let models = ModelGlobs::parse(&["llama".to_owned()]).expect("a name");
-    let entry = PriceEntry { text: "llama".into(), models, from: 0, price };
-    let prices = PriceList::new("EUR".into(), vec![entry]);
-    shared.replace_settings(priced(prices));
+    let of_llama = |price| {
+        let models = ModelGlobs::parse(&["llama".to_owned()]).expect("a name");
+        let entry = PriceEntry { text: "llama".into(), models, from: 0, price };
+        PriceList::new("EUR".into(), vec![entry])
+    };
+    let completion = "100".parse().expect("an amount");
+    shared.replace_settings(priced(of_llama(Price { completion, ..Price::default() })));
     assert_eq!(issues("budgets_without_prices"), 0);
     let policy = shared.policy().clone();
     let of_carol = policy.keys().next().expect("carol");
@@ -117,6 +119,15 @@ async fn a_request_that_is_tried_meets_the_limits_as_they_are_now() {
         outcome.contains("left now of the budget of 0.15 in all for this API key: 0.05 of 0.15 EUR"),
         "{outcome}"
     );
+    // Regression: what is estimated to cost nothing was said to pass a budget that is exceeded, and got a 402.
+    let second = "1".parse().expect("an amount");
+    shared.replace_settings(priced(of_llama(Price { second, ..Price::default() })));
+    let id = demands.quotas()[0].id();
+    for (spent, expected) in [(150_000_000, "Allowed"), (150_000_001, "Refused now (402 budget_exceeded)")] {
+        shared.limiters().quotas().learn(id, spent, 0);
+        let outcome = tried(&dashboard, &format!("name=carol&{body}")).await;
+        assert!(outcome.contains(expected), "{spent}: {outcome}");
+    }
 }
 
 #[tokio::test]

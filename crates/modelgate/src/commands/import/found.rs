@@ -229,6 +229,16 @@ impl Limit {
         self.amounts.keys().any(|per| per.budget().is_none())
     }
 
+    /// Its budgets in words, if it has any: `budget_per_month: 1.5`.
+    pub(super) fn budgets(&self) -> Option<String> {
+        let words = |(per, amount): (&Per, &u64)| {
+            let field = per.budget()?;
+            Some(format!("{}: {}", field.name(), accounts::limit_to_json(field, *amount)))
+        };
+        let budgets: Vec<_> = self.amounts.iter().filter_map(words).collect();
+        (!budgets.is_empty()).then(|| budgets.join(", "))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.amounts.is_empty()
     }

@@ -188,6 +188,10 @@ impl Owner {
                 "limits of its user over keys of several teams; here the team is the consumer",
             );
         }
+        if is_user_of_team && let Some(budgets) = self.limit.budgets() {
+            findings
+                .say(format!("its user's max_budget ({budgets}), which applies only to keys without a team"));
+        }
         if is_user_of_team && self.blocked {
             findings.hold("scim_active", "its user is not active");
         }

@@ -47,6 +47,7 @@ fn owners() -> Value {
         "users": [
             { "user_id": "ada", "models": ["a", "b"], "rpm_limit": 3, "spend": 4.2, "user_role": "internal_user" },
             { "user_id": "bob", "models": [], "max_budget": 1.5 },
+            { "user_id": "eve", "models": [], "max_budget": 20, "budget_duration": "30d" },
             { "user_id": "gone", "models": [], "metadata": { "scim_active": false } },
         ],
         "organizations": [
@@ -193,13 +194,27 @@ fn an_owner_that_is_restricted_or_not_known_holds_a_key() {
         (json!({ "team_id": "guarded" }), Held("guardrails", "team guarded: its metadata's guardrails")),
         (json!({ "team_id": "new" }), Held("colour", "team new: its colour: Modelgate does not know it")),
         (json!({ "user_id": "bob" }), Works(json!({}), "")),
-        (json!({ "user_id": "bob", "team_id": "open" }), Works(json!({}), "")),
+        // Regression: the user's budget was dropped without a word.
+        (
+            json!({ "user_id": "bob", "team_id": "open" }),
+            Works(
+                json!({}),
+                "its user's max_budget (budget_total: 1.5), which applies only to keys without a team",
+            ),
+        ),
+        (
+            json!({ "user_id": "eve", "team_id": "open" }),
+            Works(json!({}), "its user's max_budget (budget_per_month: 20)"),
+        ),
         (
             json!({ "user_id": "ada", "team_id": "open" }),
             Held("user_limit", "limits of its user over keys of several"),
         ),
         (json!({ "user_id": "gone", "team_id": "open" }), Held("scim_active", "its user is not active")),
-        (json!({ "user_id": "bob", "team_id": "members" }), Works(json!({}), "")),
+        (
+            json!({ "user_id": "bob", "team_id": "members" }),
+            Works(json!({}), "its user's max_budget (budget_total: 1.5)"),
+        ),
         (
             json!({ "organization_id": "limited" }),
             Held("rpm_limit", "organization limited: its budget's rpm_limit"),
