@@ -267,7 +267,8 @@ impl<T> Ledger<T> {
             self.close(request);
         }
         while let Some(request) = self.graces.pop_due(now) {
-            let Some(Entry { reservation, heard: Some(heard) }) = self.open.get(&request).map(|entry| &**entry)
+            let Some(Entry { reservation, heard: Some(heard) }) =
+                self.open.get(&request).map(|entry| &**entry)
             else {
                 continue;
             };

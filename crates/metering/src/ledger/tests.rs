@@ -268,9 +268,12 @@ fn what_a_server_refused_or_never_got_costs_nothing() {
 #[test]
 fn what_a_server_tells_of_a_request_that_it_refused_after_its_work_is_waited_for() {
     let at_once = Duration::from_millis(20);
-    for (status, duration, expected) in
-        [(500, 2 * SECOND, [1; 2]), (400, 2 * SECOND, [1; 2]), (404, 2 * SECOND, [1; 2]), (404, at_once, [0; 2])]
-    {
+    for (status, duration, expected) in [
+        (500, 2 * SECOND, [1; 2]),
+        (400, 2 * SECOND, [1; 2]),
+        (404, 2 * SECOND, [1; 2]),
+        (404, at_once, [0; 2]),
+    ] {
         let mut ledger = ledger();
         ledger.open(reservation(1), at(0));
         ledger.record(RecordReceipt { duration, ..refused(1, status) }, at(2));

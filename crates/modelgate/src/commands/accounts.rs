@@ -181,7 +181,9 @@ async fn tell_of_consumer(registry: &Registry, key: &str) -> Result<(), CommandF
         answer(registry.get(&consumer)).await?
     {
         match source {
-            AccountSource::File => tell!("the key is refused still: consumer {consumer} is disabled, in the configuration file"),
+            AccountSource::File => {
+                tell!("the key is refused still: consumer {consumer} is disabled, in the configuration file")
+            }
             _ => tell!(
                 "the key is refused still: consumer {consumer} is disabled; enable it with: modelgate consumers set {consumer} --disabled false"
             ),
