@@ -228,7 +228,8 @@ async fn run(
             warn!("what has changed in the last moment may not be written");
         }
     };
-    tokio::join!(store_sync.last_flush(deadline), exports, state, alerts.close(deadline));
+    let (written, ..) = tokio::join!(store_sync.last_flush(deadline), exports, state, alerts.close(deadline));
+    written?;
     ended.map_err(io::Error::other)?
 }
 

@@ -33,6 +33,7 @@ mod samples;
 pub(crate) mod start;
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -67,6 +68,9 @@ const WRITE: Duration = Duration::from_secs(5);
 const CLEAN: Duration = Duration::from_secs(3600);
 /// How long usage by hour is kept: that of a month, and of some days to look at the month.
 const KEEP_HOURS: Duration = Duration::from_secs(35 * 24 * 3600);
+
+/// What a stop says if the store does not take the last counts.
+const LOST_COUNTS: &str = "the last counts could not be written to the store: what quotas and budgets have used since its last answer is lost";
 
 /// Keeps file, store and `/auth` in step.
 pub(crate) struct StoreSync {
@@ -163,10 +167,13 @@ impl StoreSync {
 
     /// Writes what was counted so far, before the process ends. A store that is busy, or away for a moment, is asked again
     /// until the deadline.
-    pub(crate) async fn last_flush(&mut self, deadline: Instant) {
+    ///
+    /// # Errors
+    /// The store has not taken all of it: what was spent of budgets and quotas in the last moment, or since the store is away, is lost.
+    pub(crate) async fn last_flush(&mut self, deadline: Instant) -> io::Result<()> {
         /// Between attempts.
         const PAUSE: Duration = Duration::from_millis(100);
-        let Ok(store) = self.registry.store() else { return };
+        let Ok(store) = self.registry.store() else { return self.lost_without_store() };
         self.take_last_decisions();
         let mut why = None;
         let all = async {
@@ -180,7 +187,18 @@ impl StoreSync {
         };
         if timeout_at(deadline, all).await.is_err() {
             let why = why.unwrap_or_else(late);
-            warn!(error = %why, "the last counts could not be written to the store");
+            return Err(io::Error::other(format!("{LOST_COUNTS}: {why}")));
+        }
+        Ok(())
+    }
+
+    /// What becomes of counts at the end if the store was never reached, or if there is none.
+    fn lost_without_store(&self) -> io::Result<()> {
+        match &*self.registry.state() {
+            State::Down { why, .. } if !self.shared.limiters().quotas().is_empty() => {
+                Err(io::Error::other(format!("{LOST_COUNTS}: {why}")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -322,7 +340,8 @@ impl StoreSync {
     async fn flush(&mut self) {
         match self.link {
             Link::Off => {
-                // Without a store usage is not kept.
+                // Without a store nobody else can tell what was counted, and usage is not kept.
+                self.has_heard_all(Instant::now());
                 self.shared.usage().take();
                 self.samples.done();
                 return;
@@ -332,14 +351,22 @@ impl StoreSync {
         }
         let Ok(store) = self.registry.store() else { return };
         let zone = self.config.borrow().time_zone.clone();
+        let began = Instant::now();
         let written = timeout(WRITE, async {
             self.outbox.write(&self.shared, &store, &zone).await?;
             self.write_samples(&store).await
         });
         match written.await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.has_heard_all(began),
             Ok(Err(error)) => self.lost(&error),
             Err(_) => self.lost(&StoreError::Unavailable(format!("no answer within {WRITE:?}"))),
+        }
+    }
+
+    /// What all replicas had written by then is known here.
+    fn has_heard_all(&self, by: Instant) {
+        if let Some(counting) = self.shared.shared_counting() {
+            counting.has_heard_store(by.into_std());
         }
     }
 

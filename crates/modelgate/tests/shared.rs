@@ -13,6 +13,7 @@ use testkit::{
     Stopwatch, eventually,
     modelgate::Modelgate,
     need, percentile,
+    postgres::{Postgres, postgres_binary},
     redis::{Redis, redis_server},
     sim::Sim,
 };
@@ -287,4 +288,47 @@ async fn who_starts_without_redis_knows_how_many_share() {
         (&limits["limits"][0]["amount"], &limits["limits"][0]["burst"]),
         (&(RATE as u64).into(), &(BURST as u64).into())
     );
+}
+
+/// Regression: Redis was killed and came back empty a moment after one of two had let much pass. The other knew nothing of that yet, and
+/// a hard budget was spent twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hard_budget_is_spent_once_though_redis_loses_it() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let Some(binary) = need(postgres_binary(), "PostgreSQL") else { return };
+    let _alone = ALONE.lock().await;
+    let (mut redis, server) = (Redis::start(program).await, Postgres::shared(&binary).await);
+    let (url, sim) = (server.create_database().await, Sim::start("a", &["llama"]));
+    let shared = format!("shared_limits: {{ url: \"{}\", timeout: 1s }}\n", redis.url());
+    // One of the currency for the ten tokens of an answer, and a little for the prompt.
+    let prices = "prices: { currency: EUR, models: [{ match: llama, prompt: 1, completion: 100000 }] }\n";
+    let key = file_key("alice", "budget_per_month: 50, budget_kind: hard");
+    let yaml = config(&sim, &format!("{shared}{prices}{key}"));
+    let start = || async {
+        let builder = Modelgate::builder(BINARY, &yaml).env("MODELGATE_STORE_URL", &url);
+        let mut modelgate = builder.start().await;
+        modelgate.wait_ready().await;
+        modelgate
+    };
+    let modelgates = [start().await, start().await];
+    let [a, b] = [0, 1].map(|i| Auth::of(&modelgates[i]));
+    b.until("mg-alice", 200).await;
+    let ask = async |auth: &Auth, times: usize| {
+        let statuses = join_all((0..times).map(|_| auth.status("mg-alice"))).await;
+        statuses.into_iter().filter(|status| *status == 200).count()
+    };
+    let mut passed = 1 + ask(&b, 30).await;
+    redis.restart().await;
+    let began = Instant::now();
+    // At first 503, and in the end 402.
+    let mut last = 0;
+    while last != 402 && began.elapsed() < Duration::from_secs(60) {
+        for auth in [&a, &b] {
+            last = auth.status("mg-alice").await;
+            passed += usize::from(last == 200);
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("{passed} passed, the last after {:?}", began.elapsed());
+    assert!(last == 402 && (45..=50).contains(&passed), "{passed} of 50, then {last}");
 }

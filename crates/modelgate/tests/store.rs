@@ -138,13 +138,18 @@ async fn a_quota_is_used_up_once_however_often_one_restarts() {
 }
 
 /// Another program that writes to SQLite's file: nobody else can meanwhile.
-fn lock_for_four_seconds(file: &Path) -> Child {
+fn lock_for(seconds: u32, file: &Path) -> Child {
     const SCRIPT: &str = "import sqlite3, sys, time\n\
         db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n\
-        db.execute('BEGIN IMMEDIATE')\nprint('locked', flush=True)\ntime.sleep(4)\ndb.execute('ROLLBACK')";
+        db.execute('BEGIN IMMEDIATE')\nprint('locked', flush=True)\ntime.sleep(int(sys.argv[2]))\ndb.execute('ROLLBACK')";
     let mut python = Command::new("python3");
-    let mut child =
-        python.args(["-c", SCRIPT]).arg(file).stdout(Stdio::piped()).spawn().expect("Python runs");
+    let mut child = python
+        .args(["-c", SCRIPT])
+        .arg(file)
+        .arg(seconds.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Python runs");
     let mut line = String::new();
     let output = child.stdout.as_mut().expect("its output");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("a line");
@@ -162,7 +167,7 @@ async fn a_store_that_is_busy_while_modelgate_stops_gets_the_counts_all_the_same
     let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
     let auth = Auth::of(&modelgate);
     auth.until("mg-alice", 200).await;
-    let mut other = lock_for_four_seconds(&modelgate.folder().join("state/modelgate.db"));
+    let mut other = lock_for(4, &modelgate.folder().join("state/modelgate.db"));
     let counted = used(&auth).await + 20;
     for _ in 0..20 {
         assert_eq!(auth.status("mg-alice").await, 200);
@@ -171,6 +176,24 @@ async fn a_store_that_is_busy_while_modelgate_stops_gets_the_counts_all_the_same
     assert!(other.wait().expect("it ends").success());
     auth.until("mg-alice", 200).await;
     assert_eq!(used(&auth).await, counted + 1, "{}", modelgate.log());
+}
+
+/// Regression: the process ended with status 0, as if nothing had been lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_loses_counts_fails_and_says_so() {
+    let _alone = ALONE.lock().await;
+    let sim = Sim::start("a", &["llama"]);
+    let yaml = config(&sim, &file_key("alice", "requests_per_day: 1000000"));
+    let mut modelgate = Modelgate::builder(BINARY, &yaml).keep_state().start().await;
+    let auth = Auth::of(&modelgate);
+    auth.until("mg-alice", 200).await;
+    let mut other = lock_for(300, &modelgate.folder().join("state/modelgate.db"));
+    assert_eq!(auth.status("mg-alice").await, 200);
+    let status = modelgate.stop().await;
+    other.kill().expect("it runs");
+    other.wait().expect("it ends");
+    assert_eq!(status.code(), Some(1), "{}", modelgate.log());
+    assert!(modelgate.log().contains("error: the last counts could not be written"), "{}", modelgate.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,14 @@
 //! round trip; a node decides tens of thousands of times a second.
 //!
 //! **When it is unreachable,** each call returns [`Unavailable`] within [`Options::timeout`], and at once when that is known
-//! already. The caller decides what to do then. Reconnecting goes on in the background. A request that timed out may still be
-//! debited when a hanging server resumes: errors are always on the side of counting too much.
+//! already. The caller decides what to do then. Reconnecting goes on in the background. A hanging server that resumes takes
+//! nothing for a request that was given up: each admission says until when it is waited for, by the server's own clock. What
+//! remains is an answer that is lost on its way.
+//!
+//! **When it loses data,** its counts of budgets are missing, or are those of an earlier time. It notices that when a Modelgate whose
+//! announcement is lost announces itself again, within a second; then a new [`Epoch`] begins. Counts of an earlier epoch begin anew with
+//! what the next request tells of them, and what was taken in it is not given back. Who waits a while, counted from
+//! [`SharedLimits::lost_at`], can tell all that was taken before.
 
 mod exchange;
 mod link;
@@ -28,7 +34,7 @@ mod script;
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use limits::{LimitId, QuotaId};
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{sync::watch, task::AbortHandle, time::Instant};
 
 pub use exchange::{MAX_MESSAGE_BYTES, Place, Received};
 
@@ -70,6 +76,10 @@ pub struct Demand {
     pub cost: u32,
 }
 
+/// A time without a known loss of data: a random number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Epoch(u64);
+
 /// One request's demand on a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetDemand {
@@ -81,6 +91,8 @@ pub struct BudgetDemand {
     pub cost: u64,
     /// What was taken before, as far as is known here: in case that the server does not know it.
     pub used: u64,
+    /// As [`SharedLimits::epoch`] says, the same for all budgets of a request. In another epoch nothing is decided.
+    pub epoch: Epoch,
     /// The time left of its period; `None` if it never ends.
     pub ends_after: Option<Duration>,
 }
@@ -92,6 +104,8 @@ pub struct Spent {
     pub id: QuotaId,
     /// What is added to it, in units of 10⁻⁹ of the currency.
     pub by: i64,
+    /// The epoch in which it was taken. Nothing is given back to a count that was begun in another.
+    pub epoch: Epoch,
     /// The time left of its period; `None` if it never ends.
     pub ends_after: Option<Duration>,
 }
@@ -221,7 +235,12 @@ impl SharedLimits {
         if demands.is_empty() && budgets.is_empty() {
             return Outcome::Admitted { at: ServerTime(0), recovers_from: Vec::new() };
         }
-        let answer = self.link.run(&script::admit(&self.keys, demands, budgets)).await;
+        let began = Instant::now();
+        let call = script::admit(&self.keys, demands, budgets, self.link.deadline(began));
+        let answer = self.link.run(&call).await;
+        if let Some(at) = answer.as_deref().ok().and_then(script::time_of_admission) {
+            self.link.learn_time(began, at);
+        }
         let outcome = answer.ok().and_then(|answer| script::outcome(&answer, (demands.len(), budgets.len())));
         outcome.unwrap_or_else(|| {
             self.link.count_failure();
@@ -279,6 +298,19 @@ impl SharedLimits {
         let answer = self.link.run(&script::left(&self.keys, demands)).await;
         let left = answer.and_then(|answer| script::lefts(&answer, demands).ok_or(Unavailable));
         left.inspect_err(|_| self.link.count_failure())
+    }
+
+    /// The present epoch, as far as is known here.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.link.epoch()
+    }
+
+    /// When it was noticed that the server has lost data, if it ever has since this connection was begun. Whoever reads the epoch
+    /// first knows of each loss before that epoch.
+    #[must_use]
+    pub fn lost_at(&self) -> Option<Instant> {
+        self.link.lost_at()
     }
 
     /// Whether the server makes decisions, with each change. It is checked every second even without requests.

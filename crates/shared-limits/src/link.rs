@@ -30,8 +30,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    Health, InvalidOptions, Unavailable,
-    script::{self, Call, Keys, REPLICA_COUNTS},
+    Epoch, Health, InvalidOptions, ServerTime, Unavailable,
+    script::{self, Announced, Call, Keys, REPLICA_COUNTS},
 };
 
 /// The time limit for network, TLS and authentication.
@@ -65,9 +65,21 @@ pub(crate) struct Link {
     /// The number of Modelgates that share the limits, as last reported: for requests, which take no lock, and for others.
     replicas: AtomicU32,
     replica_changes: watch::Sender<NonZeroU32>,
+    /// What the server's clock and its data are.
+    clock: ServerClock,
+    epoch: AtomicU64,
+    /// When the last loss of data was noticed, in nanoseconds since the clock's beginning; 0: never.
+    lost: AtomicU64,
     /// Tells the connector that the connection was given up, and why.
-    lost: mpsc::Sender<String>,
+    given_up: mpsc::Sender<String>,
     health: watch::Sender<Health>,
+}
+
+/// What is known of the server's clock.
+struct ServerClock {
+    base: Instant,
+    /// The server's time at `base`, in nanoseconds since 1970, at the earliest that is possible; 0: not known.
+    at_base: AtomicU64,
 }
 
 /// Keeps the connection up. Only the connector connects, and only it reports the server's health.
@@ -78,8 +90,11 @@ struct Connector {
     /// The cluster node that has the slot; the configured server until another node is named.
     node: ConnectionInfo,
     probe: Call,
-    /// Announces this Modelgate.
-    announce: Call,
+    keys: Keys,
+    /// The number of this Modelgate.
+    id: u64,
+    /// The last announcement that was answered.
+    last: ServerTime,
     /// When the connection was made.
     since: Instant,
 }
@@ -129,16 +144,18 @@ impl Link {
             failures: AtomicU64::new(0),
             replicas: AtomicU32::new(replicas.get()),
             replica_changes: watch::Sender::new(replicas),
-            lost: sender,
+            clock: ServerClock::new(),
+            epoch: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            given_up: sender,
             health: watch::Sender::new(Health::Down("not connected yet".into())),
         });
         let node = server.info.clone();
-        let (probe, announce) = (keys.probe(), keys.announce(random_id()));
+        let (probe, keys, id, last) = (keys.probe(), keys.clone(), random_id(), ServerTime(0));
         let (since, link_of_connector) = (Instant::now(), Arc::clone(&link));
-        let mut connector = Connector { link: link_of_connector, lost, server, node, probe, announce, since };
-        if connector.try_connect().await {
-            connector.announce().await;
-        }
+        let mut connector =
+            Connector { link: link_of_connector, lost, server, node, probe, keys, id, last, since };
+        connector.try_connect().await;
         let task = tokio::spawn(connector.keep());
         (link, task.abort_handle())
     }
@@ -162,6 +179,40 @@ impl Link {
                 Err(Unavailable)
             }
         }
+    }
+
+    /// The server's time until which it may still take something for a request that began then; `None` if its clock is not known.
+    /// A quarter of the time limit is left for the answer.
+    pub(crate) fn deadline(&self, began: Instant) -> Option<ServerTime> {
+        self.clock.at(began + self.timeout * 3 / 4)
+    }
+
+    pub(crate) fn learn_time(&self, began: Instant, at: ServerTime) {
+        self.clock.learn(began, Instant::now(), at);
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn lost_at(&self) -> Option<Instant> {
+        let lost = self.lost.load(Ordering::Acquire);
+        (lost > 0).then(|| self.clock.base + Duration::from_nanos(lost))
+    }
+
+    /// The loss is noted first: whoever sees the new epoch sees it, too.
+    fn learn_epoch(&self, epoch: Epoch) {
+        let known = self.epoch();
+        if known == epoch {
+            return;
+        }
+        if known != Epoch::default() {
+            warn!(
+                "the server of shared limits has lost data: hard budgets wait until the store has told what was spent"
+            );
+            self.lost.store(nanos(self.clock.base.elapsed()).max(1), Ordering::Release);
+        }
+        self.epoch.store(epoch.0, Ordering::Release);
     }
 
     /// The connection, for what is not a decision: its errors do not mean that the server makes no decisions.
@@ -199,7 +250,7 @@ impl Link {
         let before = self.connection.compare_and_swap(&Some(Arc::clone(connection)), None);
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, connection)) {
             // If the channel is closed, the connector is gone because `SharedLimits` is.
-            if let Err(TrySendError::Full(why)) = self.lost.try_send(why()) {
+            if let Err(TrySendError::Full(why)) = self.given_up.try_send(why()) {
                 debug_assert!(false, "two connections were lost at once: {why}");
             }
         }
@@ -236,10 +287,16 @@ impl Connector {
     }
 
     /// A failure shows as a loss of the connection.
-    async fn announce(&self) {
-        let Ok(answer) = self.link.run(&self.announce).await else { return };
-        let replicas = answer.first().and_then(|replicas| u32::try_from(*replicas).ok());
-        let replicas = replicas.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+    async fn announce(&mut self) {
+        let began = Instant::now();
+        let Ok(answer) = self.link.run(&self.keys.announce(self.id, self.last, random_id().max(1))).await
+        else {
+            return;
+        };
+        let Some(Announced { replicas, at, last, epoch }) = script::announced(&answer) else { return };
+        self.link.learn_time(began, at);
+        self.last = last;
+        self.link.learn_epoch(epoch);
         // After a restart, the server learns of the others only as they reconnect.
         let is_new = self.since.elapsed() < REPLICA_COUNTS;
         self.link.learn_replicas(if is_new { replicas.max(self.link.replicas()) } else { replicas });
@@ -254,6 +311,8 @@ impl Connector {
                     self.since = Instant::now();
                     self.link.late.store(0, Ordering::Relaxed);
                     self.link.connection.store(Some(Arc::new(connection)));
+                    // It may have lost its data, or be another one.
+                    self.announce().await;
                     self.report(Health::Up);
                     return true;
                 }
@@ -303,6 +362,30 @@ impl Connector {
             is_news
         });
     }
+}
+
+impl ServerClock {
+    fn new() -> Self {
+        Self { base: Instant::now(), at_base: AtomicU64::new(0) }
+    }
+
+    /// The server's time at that moment or a little before.
+    fn at(&self, moment: Instant) -> Option<ServerTime> {
+        let at_base = self.at_base.load(Ordering::Relaxed);
+        (at_base > 0).then(|| ServerTime(at_base + nanos(moment.saturating_duration_since(self.base))))
+    }
+
+    /// Between these two moments it was `at` there. What is known already is kept as far as it agrees with that.
+    fn learn(&self, began: Instant, ended: Instant, at: ServerTime) {
+        let at_base =
+            |moment: Instant| at.0.saturating_sub(nanos(moment.saturating_duration_since(self.base)));
+        let known = self.at_base.load(Ordering::Relaxed);
+        self.at_base.store(known.clamp(at_base(ended), at_base(began)), Ordering::Relaxed);
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Failure {

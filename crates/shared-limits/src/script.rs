@@ -3,13 +3,13 @@
 //! A script is called by its SHA-1 (`EVALSHA`), so only the arguments are sent; it is loaded when connecting. A server that was
 //! restarted or has flushed its scripts gets the text once more (`EVAL`).
 
-use std::{fmt::Write, sync::LazyLock, time::Duration};
+use std::{fmt::Write, num::NonZeroU32, sync::LazyLock, time::Duration};
 
 use redis::{Cmd, Script};
 
 use limits::{LimitId, QuotaId};
 
-use crate::{BudgetDemand, Demand, InvalidOptions, Left, Outcome, ServerTime, Settled, Spent};
+use crate::{BudgetDemand, Demand, Epoch, InvalidOptions, Left, Outcome, ServerTime, Settled, Spent};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -78,6 +78,11 @@ impl Keys {
         format!("{}budget:{}:{}", self.prefix, id.subject(), id.period())
     }
 
+    /// Says in which epoch the count of a budget was begun.
+    fn epoch_of_budget(&self, id: &QuotaId) -> String {
+        format!("{}budget-epoch:{}:{}", self.prefix, id.subject(), id.period())
+    }
+
     fn of_all(&self, demands: &[Demand]) -> Vec<String> {
         demands.iter().map(|demand| self.of(&demand.id)).collect()
     }
@@ -85,7 +90,7 @@ impl Keys {
     /// An admission that tests whether the server makes decisions: it must run scripts, have the time and write. Its key
     /// expires after some milliseconds.
     pub(crate) fn probe(&self) -> Call {
-        let times = split(1).into_iter().chain(split(SECOND)).chain([0]).collect();
+        let times = [0; 4].into_iter().chain(split(1)).chain(split(SECOND)).collect();
         Call { text: &ADMIT, keys: vec![format!("{}probe", self.prefix)], times }
     }
 }
@@ -99,12 +104,17 @@ impl Keys {
         format!("{}exchange", self.prefix)
     }
 
-    /// Announces a Modelgate; the answer is the number of them.
-    pub(crate) fn announce(&self, id: u64) -> Call {
+    fn epoch(&self) -> String {
+        format!("{}epoch", self.prefix)
+    }
+
+    /// Announces a Modelgate whose last answer was `last`. `next` is the next epoch, if one begins.
+    pub(crate) fn announce(&self, id: u64, last: ServerTime, next: u64) -> Call {
+        let [last_s, last_ns] = split(last.0);
         Call {
             text: &ANNOUNCE,
-            keys: vec![format!("{}replicas", self.prefix)],
-            times: vec![id, REPLICA_COUNTS.as_secs()],
+            keys: vec![format!("{}replicas", self.prefix), self.epoch()],
+            times: vec![id, REPLICA_COUNTS.as_secs(), last_s, last_ns, next],
         }
     }
 }
@@ -136,29 +146,41 @@ pub(crate) fn load_all() -> redis::Pipeline {
     load
 }
 
-pub(crate) fn admit(keys: &Keys, demands: &[Demand], budgets: &[BudgetDemand]) -> Call {
+/// An admission that takes nothing after `deadline`.
+pub(crate) fn admit(
+    keys: &Keys,
+    demands: &[Demand],
+    budgets: &[BudgetDemand],
+    deadline: Option<ServerTime>,
+) -> Call {
+    let [late_s, late_ns] = split(deadline.map_or(0, ServerTime::as_nanos));
+    let epoch = budgets.first().map_or(0, |budget| budget.epoch.0);
     let times = demands.iter().flat_map(|demand| [demand.time(), demand.burst_time()]).flat_map(split);
     let amounts = budgets.iter().flat_map(|budget| {
         let BudgetDemand { allowed, cost, used, ends_after, .. } = *budget;
         [allowed, cost, used, life_ms(ends_after)]
     });
-    let times = times.chain(amounts).chain([budgets.len() as u64]).collect();
-    let names = budgets.iter().map(|budget| keys.of_budget(&budget.id));
-    Call { text: &ADMIT, keys: keys.of_all(demands).into_iter().chain(names).collect(), times }
+    let times = [budgets.len() as u64, late_s, late_ns, epoch].into_iter().chain(times).chain(amounts);
+    let mut names = keys.of_all(demands);
+    names.extend(budgets.iter().map(|budget| keys.of_budget(&budget.id)));
+    names.extend(budgets.iter().map(|budget| keys.epoch_of_budget(&budget.id)));
+    names.extend(budgets.first().map(|_| keys.epoch()));
+    Call { text: &ADMIT, keys: names, times: times.collect() }
 }
 
 pub(crate) fn spend(keys: &Keys, spent: &[Spent]) -> Call {
     let times = spent.iter().flat_map(|one| {
         let by = one.by.unsigned_abs();
         let (more, less) = if one.by < 0 { (0, by) } else { (by, 0) };
-        [more, less, life_ms(one.ends_after)]
+        [more, less, life_ms(one.ends_after), one.epoch.0]
     });
-    let keys = spent.iter().map(|one| keys.of_budget(&one.id)).collect();
-    Call { text: &SPEND, keys, times: times.collect() }
+    let names = spent.iter().flat_map(|one| [keys.of_budget(&one.id), keys.epoch_of_budget(&one.id)]);
+    Call { text: &SPEND, keys: names.collect(), times: times.collect() }
 }
 
 pub(crate) fn spent(keys: &Keys, budgets: &[QuotaId]) -> Call {
-    Call { text: &SPENT, keys: budgets.iter().map(|id| keys.of_budget(id)).collect(), times: Vec::new() }
+    let names = budgets.iter().flat_map(|id| [keys.of_budget(id), keys.epoch_of_budget(id)]);
+    Call { text: &SPENT, keys: [keys.epoch()].into_iter().chain(names).collect(), times: Vec::new() }
 }
 
 /// How long the count of a budget is kept, in milliseconds; 0: for ever. A request that began before midnight is settled the next
@@ -189,6 +211,32 @@ pub(crate) fn amounts(answer: &[u64], budgets: usize) -> Option<Vec<Option<u64>>
     let (spent, rest) = answer.as_chunks::<2>();
     let is_whole = spent.len() == budgets && rest.is_empty();
     is_whole.then(|| spent.iter().map(|[is_known, amount]| (*is_known == 1).then_some(*amount)).collect())
+}
+
+/// The answer to an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Announced {
+    pub(crate) replicas: NonZeroU32,
+    /// The time.
+    pub(crate) at: ServerTime,
+    /// What the next announcement says of this one.
+    pub(crate) last: ServerTime,
+    pub(crate) epoch: Epoch,
+}
+
+pub(crate) fn announced(answer: &[u64]) -> Option<Announced> {
+    let &[replicas, now_s, now_ns, last_s, last_ns, epoch] = answer else { return None };
+    let replicas = NonZeroU32::new(u32::try_from(replicas).ok()?).unwrap_or(NonZeroU32::MIN);
+    let (at, last) = (time(now_s, now_ns)?, time(last_s, last_ns)?);
+    Some(Announced { replicas, at, last, epoch: Epoch(epoch) })
+}
+
+/// The server's time, if the answer to an admission says it.
+pub(crate) fn time_of_admission(answer: &[u64]) -> Option<ServerTime> {
+    match *answer {
+        [0, now_s, now_ns, ..] => time(now_s, now_ns),
+        _ => None,
+    }
 }
 
 /// The result of an admission with demands on so many rates and budgets; `None` if the answer is invalid.

@@ -63,7 +63,7 @@ async fn the_slot_is_followed_through_a_cluster() {
     let give = format!("CLUSTER SETSLOT {slot} NODE {}", id_of(&a).await);
     until_empty(&b).await;
     eventually(Duration::from_secs(60), || async {
-        b.ask("DEL {modelgate}:replicas").await;
+        b.ask("DEL {modelgate}:replicas {modelgate}:epoch").await;
         (b.ask(&give).await == "+OK").then_some(())
     })
     .await;

@@ -91,13 +91,14 @@ async fn a_budget_is_one_for_all_and_is_corrected_for_all() {
     let redis = Redis::start(program).await;
     let (a, b) = (connected(&redis).await, connected(&redis).await);
     let of = |n: u8| QuotaId::parse(&format!("{:064x}{:02x}", 7, 120 + n), "2026-11").expect("an id");
-    let budget = |cost| BudgetDemand { id: of(1), allowed: 1_000, cost, used: 100, ends_after: None };
+    let epoch = a.epoch();
+    let budget = |cost| BudgetDemand { id: of(1), allowed: 1_000, cost, used: 100, epoch, ends_after: None };
     assert_eq!(a.spent(&[of(1)]).await, Ok(vec![None]), "nobody has told yet");
     assert!(is_admitted(&a.admit(&[], &[budget(600)]).await));
     let refused = b.admit(&[], &[budget(400)]).await;
     assert!(matches!(refused, Outcome::Overspent { index: 0, remaining: 300 }), "{refused:?}");
     assert_eq!(b.spent(&[of(2), of(1)]).await, Ok(vec![None, Some(700)]));
-    b.spend(&[Spent { id: of(1), by: -450, ends_after: None }]).await.expect("an answer");
+    b.spend(&[Spent { id: of(1), by: -450, epoch, ends_after: None }]).await.expect("an answer");
     assert_eq!(a.spent(&[of(1)]).await, Ok(vec![Some(250)]));
     assert!(is_admitted(&b.admit(&[], &[budget(750)]).await));
     assert_eq!((a.spend(&[]).await, a.spent(&[]).await), (Ok(()), Ok(Vec::new())));

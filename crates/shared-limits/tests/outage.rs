@@ -11,9 +11,12 @@ use std::{
 };
 
 use common::{connect, connected, connected_as_in_use, is_admitted, plenty, until_up};
-use shared_limits::{Health, InvalidOptions, Options, Outcome, Settled, SharedLimits, Unavailable};
+use limits::QuotaId;
+use shared_limits::{
+    BudgetDemand, Epoch, Health, InvalidOptions, Options, Outcome, Settled, SharedLimits, Spent, Unavailable,
+};
 use testkit::{
-    Stopwatch, need,
+    Stopwatch, eventually, need,
     redis::{Redis, redis_server},
 };
 use tokio::time::sleep;
@@ -215,7 +218,7 @@ async fn one_late_answer_is_no_loss_and_three_are() {
     redis.thaw();
     assert_eq!(late, Outcome::Unavailable);
     let answers = || async { is_admitted(&limits.admit(&[plenty(1)], &[]).await).then_some(()) };
-    testkit::eventually(Duration::from_secs(60), answers).await;
+    eventually(Duration::from_secs(60), answers).await;
     assert!(!health.has_changed().expect("it lives"), "{limits:?}");
     redis.freeze();
     for _ in 0..3 {
@@ -328,7 +331,7 @@ async fn those_who_share_are_counted() {
     assert_eq!(first.replicas(), 1);
     let second = connected(&redis).await;
     let sees_both = || async { (second.replicas() == 2).then_some(()) };
-    testkit::eventually(Duration::from_secs(60), sees_both).await;
+    eventually(Duration::from_secs(60), sees_both).await;
     let counted = async |count: u32| {
         let is_right = || async { (first.replicas() == count).then_some(()) };
         let came = testkit::within(Duration::from_secs(60), is_right).await;
@@ -374,4 +377,64 @@ async fn a_server_without_memory_is_given_up_until_it_has_some() {
     assert_eq!(redis.ask("CONFIG SET maxmemory 0").await, "+OK");
     until_up(&limits).await;
     assert!(is_admitted(&limits.admit(&[plenty(1)], &[]).await));
+}
+
+fn budget(epoch: Epoch, cost: u64, used: u64) -> BudgetDemand {
+    let id = QuotaId::parse(&format!("{:064x}7a", 7), "2026-11").expect("an id");
+    BudgetDemand { id, allowed: 1_000, cost, used, epoch, ends_after: None }
+}
+
+/// Regression: what Redis was asked while it hung it did when it resumed, long after the requests were refused, and budgets were spent
+/// for them until their period ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_takes_nothing_when_redis_resumes() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let limits = Arc::new(connected_as_in_use(&redis).await);
+    let ten = budget(limits.epoch(), 10, 0);
+    assert!(is_admitted(&limits.admit(&[plenty(1)], &[ten]).await));
+    redis.freeze();
+    let asked = (0..40).map(|_| {
+        let limits = Arc::clone(&limits);
+        tokio::spawn(async move { limits.admit(&[plenty(1)], &[ten]).await })
+    });
+    for answer in asked.collect::<Vec<_>>() {
+        assert_eq!(answer.await.expect("no panic"), Outcome::Unavailable);
+    }
+    redis.thaw();
+    until_up(&limits).await;
+    let spent = eventually(Duration::from_secs(60), || async { limits.spent(&[ten.id]).await.ok() }).await;
+    assert_eq!(spent, [Some(10)]);
+    assert!(is_admitted(&limits.admit(&[plenty(1)], &[ten]).await), "its clock is known again");
+}
+
+/// Regression: with an empty Redis after its restart, a budget began with what the first that asked knew of it, and was lowered by what
+/// requests gave back that it did not contain.
+#[tokio::test]
+async fn a_loss_of_data_is_noticed_and_nothing_from_before_is_given_back() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let mut redis = Redis::start(program).await;
+    let (a, b) = (connected(&redis).await, connected(&redis).await);
+    let before = a.epoch();
+    assert_eq!((b.epoch(), a.lost_at(), b.lost_at()), (before, None, None));
+    let id = budget(before, 0, 0).id;
+    assert!(is_admitted(&b.admit(&[], &[budget(before, 600, 100)]).await));
+    redis.restart().await;
+    for limits in [&a, &b] {
+        eventually(Duration::from_secs(60), || async { limits.lost_at() }).await;
+        until_up(limits).await;
+    }
+    let now = a.epoch();
+    assert!(now != before && b.epoch() == now, "{now:?}");
+    assert_eq!(a.admit(&[], &[budget(before, 1, 0)]).await, Outcome::Unavailable, "of an epoch that is over");
+    assert!(is_admitted(&a.admit(&[], &[budget(now, 0, 100)]).await));
+    assert_eq!(a.spent(&[id]).await, Ok(vec![None]), "what takes nothing begins no count");
+    assert!(is_admitted(&a.admit(&[], &[budget(now, 50, 700)]).await));
+    let by = |epoch, by| Spent { id, by, epoch, ends_after: None };
+    b.spend(&[by(before, -600), by(now, -20), by(before, 5)]).await.expect("an answer");
+    assert_eq!(a.spent(&[id]).await, Ok(vec![Some(735)]));
+
+    // A server that forgets without being restarted.
+    assert_eq!(redis.ask("FLUSHALL").await, "+OK");
+    eventually(Duration::from_secs(60), || async { (a.epoch() != now).then_some(()) }).await;
 }

@@ -6,7 +6,7 @@
 use std::{
     num::NonZeroU32,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use access::{Decision, Pending, Reason};
@@ -14,10 +14,13 @@ use limits::{
     Demand, Demands, Granted, Left, Limit, LimitReached, Limiters, QuotaDemand, Reservation, Reserve,
     Settlement, SystemClock, Unit,
 };
-use shared_limits::{BudgetDemand, Outcome, ServerTime, Settled, SharedLimits, Spent};
+use shared_limits::{BudgetDemand, Epoch, Outcome, ServerTime, Settled, SharedLimits, Spent};
 
 /// The corrections in one call of the server, which works on nothing else meanwhile.
 const SETTLED_AT_ONCE: usize = 128;
+
+/// After so long each replica has written to the store what it had counted, unless the store does not answer it: it writes twice a second.
+const COUNTS_ARE_WRITTEN: Duration = Duration::from_secs(2);
 
 /// Limits that several replicas share.
 #[derive(Debug)]
@@ -26,6 +29,9 @@ pub struct SharedCounting {
     on_failure: OnFailure,
     /// The number of decisions made without the server, as [`OnFailure`] says.
     alone: AtomicU64,
+    /// Since when it counts; and when the latest exchange with the store that is complete began, in nanoseconds after that.
+    since: Instant,
+    heard: AtomicU64,
 }
 
 /// What happens to limited requests while the server of shared limits does not answer.
@@ -54,7 +60,8 @@ impl OnFailure {
 impl SharedCounting {
     /// Counts in `limits`, and applies `on_failure` if the server does not answer.
     pub fn new(limits: SharedLimits, on_failure: OnFailure) -> Self {
-        Self { limits, on_failure, alone: AtomicU64::new(0) }
+        let (alone, heard) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { limits, on_failure, alone, since: Instant::now(), heard }
     }
 
     /// The connection to the server.
@@ -72,6 +79,19 @@ impl SharedCounting {
         self.alone.load(Ordering::Relaxed)
     }
 
+    /// Notes that an exchange with the store is complete that began then: what other replicas had written is known here.
+    pub fn has_heard_store(&self, began: Instant) {
+        let after = u64::try_from(began.saturating_duration_since(self.since).as_nanos());
+        self.heard.fetch_max(after.unwrap_or(u64::MAX), Ordering::AcqRel);
+    }
+
+    /// Whether it is known what was spent before the server lost its data, if it ever has: the store has told it since, late enough for
+    /// every replica to have written what it had counted.
+    fn knows_what_was_lost(&self) -> bool {
+        let heard = self.since + Duration::from_nanos(self.heard.load(Ordering::Acquire));
+        self.limits.lost_at().is_none_or(|lost| heard >= lost.into_std() + COUNTS_ARE_WRITTEN)
+    }
+
     /// The number of replicas, including this one.
     fn replicas(&self) -> NonZeroU32 {
         NonZeroU32::new(self.limits.replicas()).unwrap_or(NonZeroU32::MIN)
@@ -83,6 +103,11 @@ impl SharedCounting {
         pending: Pending,
     ) -> (Decision, SharedReservation) {
         let nothing = SharedReservation::default();
+        // The epoch first: a loss that is noticed after the question whether it is made good is a new epoch for the server.
+        let epoch = self.limits.epoch();
+        if pending.demands().takes_from_budget(Reserve::Hard) && !self.knows_what_was_lost() {
+            return (pending.deny(Reason::LimitsUnavailable), nothing);
+        }
         // Quotas first: they need no round trip, and can be given back.
         let others = pending.demands().budgets().next().map(|_| pending.demands().without_budgets());
         let mut reserved = match limiters.reserve_quotas(others.as_ref().unwrap_or(pending.demands())) {
@@ -90,12 +115,13 @@ impl SharedCounting {
             Err(reached) => return (pending.deny(reached.into()), nothing),
         };
         let demands: Vec<_> = pending.demands().rates().iter().map(translate).collect();
-        let budgets: Vec<_> = pending.demands().budgets().map(|demand| asked_of(demand, limiters)).collect();
+        let budgets = pending.demands().budgets().map(|demand| asked_of(demand, limiters, epoch));
+        let budgets: Vec<_> = budgets.collect();
         let refused = match self.limits.admit(&demands, &budgets).await {
             Outcome::Admitted { recovers_from, .. } => {
                 limiters.note(&self.part_of(&pending));
                 reserved.spent(limiters.note_budgets(pending.demands()));
-                let taken = SharedReservation::of_tokens(pending.demands(), &recovers_from);
+                let taken = SharedReservation::of_tokens(pending.demands(), &recovers_from, epoch);
                 return (pending.allow(reserved.keep()), taken);
             }
             Outcome::Overspent { index, remaining } => {
@@ -116,7 +142,7 @@ impl SharedCounting {
                 match self.decide_alone(limiters, &pending) {
                     Ok(spent) => {
                         reserved.spent(spent);
-                        let taken = SharedReservation { has_spent: false, ..nothing };
+                        let taken = SharedReservation { has_spent: false, epoch, ..nothing };
                         return (pending.allow(reserved.keep()), taken);
                     }
                     Err(reason) => reason,
@@ -201,16 +227,18 @@ pub(crate) struct SharedReservation {
     tokens: Box<[Settled]>,
     /// The server knows what was taken from budgets.
     has_spent: bool,
+    /// When it was taken.
+    epoch: Epoch,
 }
 
 impl Default for SharedReservation {
     fn default() -> Self {
-        Self { tokens: Box::default(), has_spent: true }
+        Self { tokens: Box::default(), has_spent: true, epoch: Epoch::default() }
     }
 }
 
 impl SharedReservation {
-    fn of_tokens(demands: &Demands, recovers_from: &[ServerTime]) -> Self {
+    fn of_tokens(demands: &Demands, recovers_from: &[ServerTime], epoch: Epoch) -> Self {
         let taken = demands
             .rates()
             .iter()
@@ -220,16 +248,17 @@ impl SharedReservation {
             let demand = translate(demand);
             Settled { demand, recovers_from: *from, used: demand.cost }
         });
-        Self { tokens: tokens.collect(), has_spent: true }
+        Self { tokens: tokens.collect(), has_spent: true, epoch }
     }
 
     /// What the server is to add to budgets that were changed in this process.
     pub(crate) fn spend(&mut self, changed: Vec<(QuotaDemand, i64)>) -> impl Iterator<Item = Spent> + use<> {
-        let has_spent = self.has_spent;
+        let (has_spent, epoch) = (self.has_spent, self.epoch);
         self.has_spent |= !changed.is_empty();
         changed.into_iter().map(move |(demand, by)| {
             let all = i64::try_from(demand.cost()).unwrap_or(i64::MAX);
-            Spent { id: demand.id(), by: if has_spent { by } else { all }, ends_after: ends_after(&demand) }
+            let by = if has_spent { by } else { all };
+            Spent { id: demand.id(), by, epoch, ends_after: ends_after(&demand) }
         })
     }
 
@@ -327,10 +356,10 @@ fn has_shared(demands: &Demands) -> bool {
     !demands.rates().is_empty() || demands.budgets().next().is_some()
 }
 
-fn asked_of(demand: &QuotaDemand, limiters: &Limiters<SystemClock>) -> BudgetDemand {
+fn asked_of(demand: &QuotaDemand, limiters: &Limiters<SystemClock>, epoch: Epoch) -> BudgetDemand {
     let id = demand.id();
     let (allowed, used) = (allowed(demand, limiters), limiters.quotas().used(&id));
-    BudgetDemand { id, allowed, cost: demand.cost(), used, ends_after: ends_after(demand) }
+    BudgetDemand { id, allowed, cost: demand.cost(), used, epoch, ends_after: ends_after(demand) }
 }
 
 /// What may be taken from a budget in all, together with what operators have given.

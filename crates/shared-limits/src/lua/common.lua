@@ -59,3 +59,9 @@ local function count_as(key, used, life)
     redis.call('SET', key, text, 'PX', life)
   end
 end
+
+-- The epoch that is written as "<epoch> <seconds> <nanoseconds>", as text; nil if there is none. The time is that of the latest
+-- announcement.
+local function epoch_of(value)
+  return value and string.match(value, '^(%d+) ') or nil
+end

@@ -23,7 +23,7 @@ struct Bench {
     _redis: Redis,
     connection: RefCell<Connection>,
     keys: Keys,
-    texts: [(&'static str, Text); 5],
+    texts: [(&'static str, Text); 6],
 }
 
 impl Bench {
@@ -33,7 +33,7 @@ impl Bench {
         let redis = runtime.block_on(Redis::start(program));
         let client = redis::Client::open(redis.url()).expect("its URL");
         let connection = RefCell::new(client.get_connection().expect("a connection"));
-        let texts = [ADMIT_TEXT, SETTLE_TEXT, LEFT_TEXT, SPEND_TEXT, SPENT_TEXT]
+        let texts = [ADMIT_TEXT, ANNOUNCE_TEXT, SETTLE_TEXT, LEFT_TEXT, SPEND_TEXT, SPENT_TEXT]
             .map(|code| (code, Text::new(with_time(code))));
         Some(Self { _redis: redis, connection, keys: Keys::new("test").expect("a namespace"), texts })
     }
@@ -46,7 +46,13 @@ impl Bench {
     }
 
     fn admit(&self, demands: &[Demand], now: u64) -> Outcome {
-        outcome(&self.run(&admit(&self.keys, demands, &[]), now), (demands.len(), 0)).expect("it makes sense")
+        outcome(&self.run(&admit(&self.keys, demands, &[], None), now), (demands.len(), 0))
+            .expect("it makes sense")
+    }
+
+    /// Announces a Modelgate at the start.
+    fn announce(&self, last: ServerTime, next: u64) -> Announced {
+        announced(&self.run(&self.keys.announce(1, last, next), START)).expect("it makes sense")
     }
 
     fn settle(&self, settled: &[Settled], now: u64) {
@@ -502,12 +508,12 @@ fn a_value_that_is_none_is_fresh() {
 fn a_budget_is_taken_with_the_rates_or_not_at_all() {
     let Some(bench) = Bench::start() else { return };
     let window = |n: u8| QuotaId::parse(&format!("{:064x}{n:02x}", 7), "2026-11").expect("an id");
-    let day = Some(Duration::from_secs(60));
-    let of = |n, cost, used| BudgetDemand { id: window(n), allowed: 100, cost, used, ends_after: day };
+    let (day, epoch) = (Some(Duration::from_secs(60)), bench.announce(ServerTime(0), 7).epoch);
+    let of = |n, cost, used| BudgetDemand { id: window(n), allowed: 100, cost, used, epoch, ends_after: day };
     let rate =
         |who| Demand { id: LimitId { who, model: 0, window: 0 }, interval_ns: SECOND, burst: 1, cost: 1 };
     let run = |demands: &[Demand], budgets: &[BudgetDemand]| {
-        let answer = bench.run(&admit(&bench.keys, demands, budgets), START);
+        let answer = bench.run(&admit(&bench.keys, demands, budgets, None), START);
         outcome(&answer, (demands.len(), budgets.len())).expect("it makes sense")
     };
     let spent = |ids: &[u8]| {
@@ -526,7 +532,7 @@ fn a_budget_is_taken_with_the_rates_or_not_at_all() {
     assert_eq!(run(&[rate(2)], &[of(122, 21, 0)]), Outcome::Overspent { index: 0, remaining: 20 });
     assert!(matches!(run(&[rate(2)], &[of(122, 0, 0)]), Outcome::Admitted { .. }), "nothing was taken");
     assert_eq!(spent(&[122, 120]), [Some(80), Some(5)]);
-    let by = |n, by, ends_after| Spent { id: window(n), by, ends_after };
+    let by = |n, by, ends_after| Spent { id: window(n), by, epoch, ends_after };
     bench.run(&spend(&bench.keys, &[by(122, -50, day), by(120, -9, None), by(121, 7, day)]), START);
     assert_eq!(spent(&[122, 120, 121]), [Some(30), Some(0), None], "not below zero, and nothing is made up");
     let life = |n| match bench.command(&["PTTL", &bench.keys.of_budget(&window(n))]) {
@@ -542,10 +548,52 @@ fn a_budget_is_taken_with_the_rates_or_not_at_all() {
     assert_eq!(run(&[], &[of(122, 0, 0)]), Outcome::Overspent { index: 0, remaining: 0 });
     // Beyond what a double holds exactly, it is refused a little early, and never late.
     let most = 1_000_000_000_000_000_000;
-    let huge =
-        |cost| BudgetDemand { id: window(123), allowed: most, cost, used: most - 2_000, ends_after: None };
+    let huge = |cost| BudgetDemand {
+        id: window(123),
+        allowed: most,
+        cost,
+        used: most - 2_000,
+        epoch,
+        ends_after: None,
+    };
     assert!(matches!(run(&[], &[huge(2_000)]), Outcome::Overspent { .. }));
     assert!(matches!(run(&[], &[huge(1_000)]), Outcome::Admitted { .. }));
+}
+
+/// A file that Redis wrote an hour ago says what was spent then.
+#[test]
+fn a_count_that_was_set_back_gives_way_to_what_is_known() {
+    let Some(bench) = Bench::start() else { return };
+    let first = bench.announce(ServerTime(0), 7);
+    assert_eq!((first.epoch, first.at, first.replicas.get()), (Epoch(7), ServerTime(START), 1));
+    assert_eq!(bench.announce(first.last, 8).epoch, Epoch(7), "nothing is lost");
+    let id = QuotaId::parse(&format!("{:064x}7a", 7), "2026-11").expect("an id");
+    let of = |cost, used, epoch| BudgetDemand { id, allowed: 100, cost, used, epoch, ends_after: None };
+    let run = |budget| outcome(&bench.run(&admit(&bench.keys, &[], &[budget], None), START), (0, 1));
+    let is_admitted = |budget| matches!(run(budget), Some(Outcome::Admitted { .. }));
+    assert!(is_admitted(of(10, 0, Epoch(7))));
+    assert!(is_admitted(of(10, 90, Epoch(7))), "what is counted here is newer");
+
+    let later = ServerTime(first.last.0 + 1);
+    assert_eq!(bench.announce(later, 9).epoch, Epoch(9), "an announcement is missing");
+    assert_eq!(run(of(10, 80, Epoch(7))), None, "of the epoch that is over");
+    assert_eq!(run(of(11, 90, Epoch(9))), Some(Outcome::Overspent { index: 0, remaining: 10 }));
+    assert!(is_admitted(of(10, 15, Epoch(9))), "the larger one counts");
+    assert_eq!(run(of(71, 0, Epoch(9))), Some(Outcome::Overspent { index: 0, remaining: 70 }));
+    let answer =
+        bench.run(&admit(&bench.keys, &[], &[of(1, 0, Epoch(9))], Some(ServerTime(START - 1))), START);
+    assert_eq!(
+        (outcome(&answer, (0, 1)), time_of_admission(&answer)),
+        (None, Some(ServerTime(START))),
+        "too late"
+    );
+    assert!(
+        outcome(
+            &bench.run(&admit(&bench.keys, &[], &[of(1, 0, Epoch(9))], Some(ServerTime(START))), START),
+            (0, 1)
+        )
+        .is_some()
+    );
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) fn is_admitted(outcome: &Outcome) -> bool {
 
 /// Waits until no limit has a key.
 pub(crate) async fn until_empty(redis: &Redis) {
-    // Ignores the probe's key, which comes and goes, and the key of the replicas, which stays.
-    eventually(Duration::from_secs(60), || async { (redis.ask("DBSIZE").await == ":1").then_some(()) }).await;
-    assert_eq!(redis.ask("EXISTS {modelgate}:replicas").await, ":1");
+    // Ignores the probe's key, which comes and goes, and the keys of the replicas and of the epoch, which stay.
+    eventually(Duration::from_secs(60), || async { (redis.ask("DBSIZE").await == ":2").then_some(()) }).await;
+    assert_eq!(redis.ask("EXISTS {modelgate}:replicas {modelgate}:epoch").await, ":2");
 }
