@@ -11,7 +11,8 @@ use store::{BudgetChange, BudgetOf, BudgetOwner, BudgetState, RegistryError};
 
 use super::{
     Problem,
-    extract::{Document, Query, error},
+    extract::{Document, Query},
+    problem::error,
 };
 use crate::{Admin, Operator};
 

@@ -12,7 +12,10 @@ use catalogue::closest;
 use config_reader::{ConfigError, ConfigErrors};
 use serde_json::{Map, Value};
 
-use super::{MAX_BODY, Problem, literal};
+use super::{
+    MAX_BODY, Problem, literal,
+    problem::{error, shortened},
+};
 
 /// The name in the path.
 pub(crate) struct Name(pub(crate) String);
@@ -220,13 +223,4 @@ fn kind(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     }
-}
-
-pub(crate) fn error(place: &str, message: impl Into<String>) -> ConfigError {
-    ConfigError { place: place.to_owned(), variable: None, message: message.into() }
-}
-
-pub(crate) fn shortened(text: &str) -> String {
-    const MOST: usize = 80;
-    text.chars().take(MOST).collect()
 }

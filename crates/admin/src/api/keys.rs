@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::{
     Problem,
     accounts::presented,
-    extract::{Document, Name, Query, error},
+    extract::{Document, Name, Query},
+    problem::error,
 };
 use crate::{Admin, Operator};
 

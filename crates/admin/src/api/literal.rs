@@ -9,7 +9,7 @@ use config_reader::ConfigError;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::extract::{error, shortened};
+use super::problem::{error, shortened};
 
 /// What is lost of a body that has been read as JSON before: its depth is bounded.
 pub(super) fn lost(body: &[u8]) -> Vec<ConfigError> {

@@ -151,3 +151,14 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+/// An error at a place of the request.
+pub(crate) fn error(place: &str, message: impl Into<String>) -> ConfigError {
+    ConfigError { place: place.to_owned(), variable: None, message: message.into() }
+}
+
+/// As much of a text as is shown in an error.
+pub(crate) fn shortened(text: &str) -> String {
+    const MOST: usize = 80;
+    text.chars().take(MOST).collect()
+}
