@@ -51,6 +51,8 @@ pub struct Grant {
     pub is_open: bool,
     /// Whether some server of its model may export spans.
     pub may_export_spans: bool,
+    /// Whether Traefik may send a copy of it to a mirror whose servers may export spans: these look like the request's own.
+    pub is_mirrored: bool,
     /// The assumed tokens of an answer whose length the request leaves open; `None` for [`ANSWER`](crate::estimate::ANSWER).
     pub answer_tokens: Option<u32>,
     /// Whether the model's name comes from servers or operators, not only from the client.
@@ -345,6 +347,10 @@ pub(crate) fn judge(
         answers,
         is_open,
         may_export_spans: wanted.pool.is_some_and(|pool| pool.ready.iter().any(exports_spans)),
+        is_mirrored: wanted
+            .pool
+            .and_then(|pool| pool.mirror.as_ref())
+            .is_some_and(|mirror| mirror.ready.iter().any(exports_spans)),
         is_known_model: wanted.pool.is_some() || !is_named_by_client(request),
         answer_tokens,
         websocket_protocols: protocols_without_key(request.headers),

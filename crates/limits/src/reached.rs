@@ -244,9 +244,12 @@ mod tests {
         );
         // Who waits for the next month waits in vain.
         let whole = ", more than the whole budget";
-        for (cost, added, expected) in
-            [(5_000_000_000, 0, false), (5_000_000_001, 0, true), (5_000_000_001, 1, false), (5_000_000_002, 1, true)]
-        {
+        for (cost, added, expected) in [
+            (5_000_000_000, 0, false),
+            (5_000_000_001, 0, true),
+            (5_000_000_001, 1, false),
+            (5_000_000_002, 1, true),
+        ] {
             assert_eq!(reached(cost, added, None).ends_with(whole), expected, "{cost} {added}");
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! A reservation is closed
 //! - at once, when all that is expected about it was told: as many spans as it has answers, and Traefik's record;
-//! - after [`LedgerOptions::grace`], when a part of that was told;
+//! - after [`LedgerOptions::grace`] without a word, when a part of that was told, and Traefik has told the end or tells of no request;
 //! - after [`LedgerOptions::wait`], when nothing was told, or too little; or earlier if the ledger is full: the oldest first.
 //!
 //! Until then limits need not wait: as soon as a part is told, the tokens that it comes to are handed out
@@ -267,9 +267,21 @@ impl<T> Ledger<T> {
             self.close(request);
         }
         while let Some(request) = self.graces.pop_due(now) {
-            let is_due = |entry: &Entry<T>| entry.heard.as_ref().is_some_and(|heard| heard.is_due(now));
-            if self.open.get(&request).is_some_and(|entry| is_due(entry)) {
-                self.close(request);
+            let Some(Entry { reservation, heard: Some(heard) }) =
+                self.open.get(&request).map(|entry| &**entry)
+            else {
+                continue;
+            };
+            if !heard.is_due(now) {
+                continue;
+            }
+            // Traefik tells the end of each request, so this one goes on: more of its texts may be told.
+            let goes_on = !reservation.shape.tells_its_answers() && !heard.has_record();
+            match goes_on && self.sources.expects_record(now) {
+                true => self.wait_for_rest(request, now),
+                false => {
+                    self.close(request);
+                }
             }
         }
         self.early.forget(now);
@@ -330,6 +342,9 @@ impl<T> Ledger<T> {
     fn add(&mut self, request: RequestId, receipt: Receipt, now: Duration) -> Told {
         let Some(entry) = self.open.get_mut(&request) else { return Told::Late };
         let RequestReservation { shape, waited, ref model, .. } = entry.reservation;
+        if shape.is_mirrored && matches!(receipt, Receipt::Span(_)) {
+            return Told::Unproven;
+        }
         let heard = entry.heard.get_or_insert_with(|| Box::new(Heard::new(shape)));
         let is_record = matches!(receipt, Receipt::Record(_));
         let had_ended = heard.has_ended(shape);
@@ -347,7 +362,8 @@ impl<T> Ledger<T> {
             return Told::Repeated;
         }
         let expects_record = self.sources.expects_record(now);
-        let next = heard.next(shape, expects_record, self.sources.expects_span(model, shape));
+        let expects_span = !shape.is_mirrored && self.sources.expects_span(model, shape);
+        let next = heard.next(shape, expects_record, expects_span);
         if next == NextStep::WaitForRest {
             self.provisional.push(request);
         }
@@ -358,16 +374,22 @@ impl<T> Ledger<T> {
             NextStep::Close => {
                 self.close(request);
             }
-            NextStep::WaitForRest if is_record || heard.due.is_none() => {
-                let due = now + self.options.grace;
-                heard.due = Some(due);
-                self.graces.push(due, request);
-                let open = &self.open;
-                self.graces.compact(open.len(), |request| open.contains_key(request));
+            // Of the texts to embed or to rank, servers tell as they work on them.
+            NextStep::WaitForRest if is_record || heard.due.is_none() || !shape.tells_its_answers() => {
+                self.wait_for_rest(request, now);
             }
             NextStep::WaitForRest | NextStep::WaitForWord => {}
         }
         Told::Counted
+    }
+
+    fn wait_for_rest(&mut self, request: RequestId, now: Duration) {
+        let Some(heard) = self.open.get_mut(&request).and_then(|entry| entry.heard.as_mut()) else { return };
+        let due = now + self.options.grace;
+        heard.due = Some(due);
+        self.graces.push(due, request);
+        let open = &self.open;
+        self.graces.compact(open.len(), |request| open.contains_key(request));
     }
 
     /// Closes a reservation as it stands; `false` if it is not open.

@@ -9,6 +9,9 @@ pub struct RequestShape {
     pub streams: bool,
     /// Whether the server can export spans. It need not have been told to: the ledger finds out.
     pub traces: bool,
+    /// Whether Traefik may send a copy of it to a mirror. The copy has the same headers, so the spans of those who work on it look like the
+    /// request's own, and none counts.
+    pub is_mirrored: bool,
     /// Whether it may have changed how many bytes of its answer a token takes (`stream_interval`, `logprobs`, …), so that they tell
     /// nothing.
     pub is_shaped: bool,

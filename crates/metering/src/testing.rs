@@ -12,6 +12,7 @@ pub(crate) const SHAPE: RequestShape = RequestShape {
     streams: true,
     traces: true,
     is_shaped: false,
+    is_mirrored: false,
     has_beams: false,
     choices: 1,
     prompts: 1,

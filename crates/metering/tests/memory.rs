@@ -32,6 +32,7 @@ fn a_hundred_thousand_open_reservations_take_less_than_50_mb() {
             streams: true,
             traces: true,
             is_shaped: false,
+            is_mirrored: false,
             has_beams: false,
             choices: 1,
             prompts: 1,

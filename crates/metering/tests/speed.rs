@@ -56,6 +56,7 @@ impl One {
             streams: true,
             traces: true,
             is_shaped: false,
+            is_mirrored: false,
             has_beams: false,
             choices: self.choices,
             prompts: 1,

@@ -263,6 +263,7 @@ fn come(shared: &Shared, key: &Arc<Key>, one: &One, price: Option<Arc<Price>>) -
             streams: false,
             traces: true,
             is_shaped: false,
+            is_mirrored: false,
             has_beams: false,
             choices: 1,
             prompts: 1,

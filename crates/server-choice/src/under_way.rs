@@ -47,7 +47,7 @@ const SPANS: usize = 128;
 
 /// The page's number, its count, and the number of the first request that counts besides, all in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
+struct ToldCount {
     /// Distinguishes it from those before it.
     page: u16,
     /// Requests that the page says are under way, less those that have ended since.
@@ -56,7 +56,7 @@ struct Told {
     gone: u32,
 }
 
-impl Told {
+impl ToldCount {
     const PAGE_BITS: u32 = 12;
     const REQUEST_BITS: u32 = 20;
     const MOST: u32 = (1 << Self::REQUEST_BITS) - 1;
@@ -151,7 +151,7 @@ impl RequestCount {
 
     /// The number of requests under way: the most that it can be, where what the server has told is true.
     pub(crate) fn most(&self) -> u32 {
-        let told = Told::unpack(self.told.load(Acquire));
+        let told = ToldCount::unpack(self.told.load(Acquire));
         let own = (self.sent.load(Acquire) as u32).wrapping_sub(told.gone);
         told.requests + not_below_zero(own)
     }
@@ -166,12 +166,12 @@ impl RequestCount {
         let ended_at = request.at.saturating_add(micros(lasted));
         let mut before = self.told.load(Acquire);
         loop {
-            let told = Told::unpack(before);
+            let told = ToldCount::unpack(before);
             // Both may be those of a page that is being entered: then this is overwritten, and counts too many until the next page.
             let after = if request.number >= self.told_from.load(Acquire) {
-                Told { gone: told.gone.wrapping_add(1), ..told }
+                ToldCount { gone: told.gone.wrapping_add(1), ..told }
             } else if ended_at >= self.surely_told_by() {
-                Told { requests: told.requests.saturating_sub(1), ..told }
+                ToldCount { requests: told.requests.saturating_sub(1), ..told }
             } else {
                 break;
             };
@@ -227,7 +227,7 @@ impl RequestCount {
         self.twice.store(twice, Relaxed);
         self.told_from.store(told_from, Release);
         // Last, so that whoever sees it sees by what it is judged, or something newer.
-        let told = Told::unpack(self.told.load(Acquire));
+        let told = ToldCount::unpack(self.told.load(Acquire));
         self.told.store(told.next(requests, told_from as u32).pack(), Release);
     }
 
@@ -235,7 +235,7 @@ impl RequestCount {
     /// are forgotten, half of them each time, and so are requests whose end nobody will tell.
     pub(crate) fn silent(&self) {
         let forget = |bits| {
-            let told = Told::unpack(bits);
+            let told = ToldCount::unpack(bits);
             // Those before `told_from` that are still open, less those from there on that were given up.
             let open = told.gone.wrapping_sub(self.ended.load(Acquire)).cast_signed();
             let (requests, gone) = match u32::try_from(open) {

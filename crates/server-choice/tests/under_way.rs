@@ -40,7 +40,7 @@ type PageTimes = (u64, u64, u64);
 
 /// What Modelgate hears of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sources {
+enum HeardSources {
     Pages,
     Records,
     Both,
@@ -49,7 +49,7 @@ enum Sources {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum ServerEvent {
     Asks(usize),
     Arrives(usize),
     IsAnswered(usize),
@@ -60,15 +60,15 @@ enum Event {
     Pass,
 }
 
-struct World<'l> {
+struct ModelledServer<'l> {
     lives: &'l [Life],
     pages: &'l [PageTimes],
-    sources: Sources,
+    sources: HeardSources,
     /// Requests of others, from the beginning to the end.
     others: u32,
     server: Server,
     watch: Watch,
-    due: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    due: BinaryHeap<Reverse<(u64, u64, ServerEvent)>>,
     planned: u64,
     /// Those that are on their way to the server or at it.
     open: BTreeMap<usize, bool>,
@@ -77,8 +77,13 @@ struct World<'l> {
     heard_at: u64,
 }
 
-impl<'l> World<'l> {
-    fn new(lives: &'l [Life], pages: &'l [PageTimes], sources: Sources, (most, others): (u32, u32)) -> Self {
+impl<'l> ModelledServer<'l> {
+    fn new(
+        lives: &'l [Life],
+        pages: &'l [PageTimes],
+        sources: HeardSources,
+        (most, others): (u32, u32),
+    ) -> Self {
         let server = Server::new(64);
         server.set_most(Some(most));
         let mut world = Self {
@@ -95,26 +100,26 @@ impl<'l> World<'l> {
             most_at_once: 0,
             heard_at: 0,
         };
-        if sources != Sources::Records {
+        if sources != HeardSources::Records {
             world.hear(0, 0, others);
-            world.plan(1, Event::PageIsAsked(0));
+            world.plan(1, ServerEvent::PageIsAsked(0));
         }
-        world.plan(PASS, Event::Pass);
+        world.plan(PASS, ServerEvent::Pass);
         let mut at = 500;
         for (number, life) in lives.iter().enumerate() {
             at += life.pause;
-            world.plan(at, Event::Asks(number));
+            world.plan(at, ServerEvent::Asks(number));
         }
         world
     }
 
-    fn plan(&mut self, at: u64, event: Event) {
+    fn plan(&mut self, at: u64, event: ServerEvent) {
         self.planned += 1;
         self.due.push(Reverse((at, self.planned, event)));
     }
 
     fn are_ends_told(&self) -> bool {
-        self.sources != Sources::Pages
+        self.sources != HeardSources::Pages
     }
 
     fn hear(&mut self, asked: u64, now: u64, requests: u32) {
@@ -129,7 +134,7 @@ impl<'l> World<'l> {
     }
 
     fn has_pages(&self, now: u64) -> bool {
-        self.sources != Sources::PagesAtFirst || now < 3_000
+        self.sources != HeardSources::PagesAtFirst || now < 3_000
     }
 
     /// Until this moment.
@@ -140,62 +145,68 @@ impl<'l> World<'l> {
         }
     }
 
-    fn happens(&mut self, event: Event, now: u64) {
+    fn happens(&mut self, event: ServerEvent, now: u64) {
         match event {
-            Event::Asks(number) if self.server.room(ms(now), self.are_ends_told()) == Some(0) => {
-                self.plan(now + LOOK, Event::Asks(number));
+            ServerEvent::Asks(number) if self.server.room(ms(now), self.are_ends_told()) == Some(0) => {
+                self.plan(now + LOOK, ServerEvent::Asks(number));
             }
-            Event::Asks(number) => {
+            ServerEvent::Asks(number) => {
                 let sent =
                     self.server.sent(&PROMPT, &estimate(&self.server, &PROMPT, ms(now), None), ms(now));
                 self.sent.insert(number, (sent, now));
                 self.open.insert(number, false);
                 self.most_at_once = self.most_at_once.max(self.open.len() as u32 + self.others);
-                self.plan(now + self.lives[number].travels, Event::Arrives(number));
+                self.plan(now + self.lives[number].travels, ServerEvent::Arrives(number));
             }
-            Event::Arrives(number) => {
+            ServerEvent::Arrives(number) => {
                 self.open.insert(number, true);
-                self.plan(now + self.lives[number].works, Event::IsAnswered(number));
+                self.plan(now + self.lives[number].works, ServerEvent::IsAnswered(number));
             }
-            Event::IsAnswered(number) => {
+            ServerEvent::IsAnswered(number) => {
                 self.open.remove(&number);
                 let life = &self.lives[number];
                 if let (Some(told_after), true) = (life.told_after, self.are_ends_told()) {
-                    self.plan(now + life.is_read + told_after, Event::IsTold(number));
+                    self.plan(now + life.is_read + told_after, ServerEvent::IsTold(number));
                 }
             }
-            Event::IsTold(number) => {
+            ServerEvent::IsTold(number) => {
                 let Life { travels, works, is_read, is_measured, .. } = self.lives[number];
                 let (sent, _) = self.sent.remove(&number).expect("it is told once");
                 let lasted = if is_measured { travels + works + is_read } else { 0 };
                 self.server.finished(sent, ms(lasted));
             }
-            Event::PageIsAsked(number) if self.has_pages(now) => {
+            ServerEvent::PageIsAsked(number) if self.has_pages(now) => {
                 let (_, made, _) = self.pages[number % self.pages.len()];
-                self.plan(now + made, Event::PageIsMade(number, now));
+                self.plan(now + made, ServerEvent::PageIsMade(number, now));
             }
-            Event::PageIsAsked(_) => {}
-            Event::PageIsMade(number, asked) => {
+            ServerEvent::PageIsAsked(_) => {}
+            ServerEvent::PageIsMade(number, asked) => {
                 let (_, _, comes) = self.pages[number % self.pages.len()];
-                self.plan(now + comes, Event::PageComes(number, asked, self.there()));
+                self.plan(now + comes, ServerEvent::PageComes(number, asked, self.there()));
             }
-            Event::PageComes(number, asked, requests) => {
+            ServerEvent::PageComes(number, asked, requests) => {
                 self.hear(asked, now, requests);
                 let (pause, _, _) = self.pages[(number + 1) % self.pages.len()];
-                self.plan(now + pause, Event::PageIsAsked(number + 1));
+                self.plan(now + pause, ServerEvent::PageIsAsked(number + 1));
             }
-            Event::Pass => {
+            ServerEvent::Pass => {
                 if now - self.heard_at >= PASS {
                     self.watch.unheard(&self.server, self.are_ends_told());
                 }
-                self.plan(now + PASS, Event::Pass);
+                self.plan(now + PASS, ServerEvent::Pass);
             }
         }
     }
 
     fn is_over(&self) -> bool {
-        let is_of_request = |event: &Event| {
-            matches!(event, Event::Asks(_) | Event::Arrives(_) | Event::IsAnswered(_) | Event::IsTold(_))
+        let is_of_request = |event: &ServerEvent| {
+            matches!(
+                event,
+                ServerEvent::Asks(_)
+                    | ServerEvent::Arrives(_)
+                    | ServerEvent::IsAnswered(_)
+                    | ServerEvent::IsTold(_)
+            )
         };
         !self.due.iter().any(|Reverse((_, _, event))| is_of_request(event))
     }
@@ -235,15 +246,15 @@ proptest! {
         lives in prop::collection::vec(life(), 1..50),
         pages in pages(),
         sources in prop_oneof![
-            Just(Sources::Pages),
-            Just(Sources::Records),
-            Just(Sources::Both),
-            Just(Sources::PagesAtFirst)
+            Just(HeardSources::Pages),
+            Just(HeardSources::Records),
+            Just(HeardSources::Both),
+            Just(HeardSources::PagesAtFirst)
         ],
         most in 1..6_u32,
         others in 0..3_u32,
     ) {
-        let has_pages = matches!(sources, Sources::Pages | Sources::Both);
+        let has_pages = matches!(sources, HeardSources::Pages | HeardSources::Both);
         // Without pages nobody knows of others, and not of what nobody tells.
         let others = if has_pages { others } else { 0 };
         let lives: Vec<Life> = lives
@@ -251,7 +262,7 @@ proptest! {
             .map(|life| Life { told_after: life.told_after.or((!has_pages).then_some(1_000)), ..life })
             .collect();
         let most = most + others;
-        let mut world = World::new(&lives, &pages, sources, (most, others));
+        let mut world = ModelledServer::new(&lives, &pages, sources, (most, others));
         let mut now = 0;
         while !world.is_over() {
             now += 1_000;

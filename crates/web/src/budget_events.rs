@@ -302,7 +302,8 @@ impl BudgetEvents {
         if let Some(ReachedQuota { tag, .. }) = quota
             && let Some(used) = self.used.pin().get(&tag.get())
         {
-            is_news = seconds(at).saturating_sub(used.refused_at.load(Ordering::Relaxed)) >= REFUSED.as_secs();
+            is_news =
+                seconds(at).saturating_sub(used.refused_at.load(Ordering::Relaxed)) >= REFUSED.as_secs();
             used.refused(remaining, at);
         }
         // Whoever asks for more than there is at once has not spent it by that.

@@ -505,6 +505,7 @@ mod tests {
             answers: access::estimate::Answers::default(),
             is_open: false,
             may_export_spans: false,
+            is_mirrored: false,
             answer_tokens: None,
             is_known_model: true,
             reservation: limits::Reservation::default(),

@@ -192,7 +192,8 @@ pub(crate) fn open(
     held.model = grant.canonical;
     held.span = span;
     held.under_way = under_way;
-    let shape = shape(uri, grant.answers, grant.may_export_spans);
+    let mut shape = shape(uri, grant.answers, grant.may_export_spans);
+    shape.is_mirrored = grant.is_mirrored;
     let reservation = RequestReservation { request, parent, model, shape, reserved, waited, held };
     if let Err(mut reservation) = opener.open(reservation) {
         limiters.spend(&mut reservation.held.reservation, |_, _| None);
@@ -210,6 +211,7 @@ fn shape(uri: &str, answers: Answers, traces: bool) -> RequestShape {
         endpoint,
         streams: streams.unwrap_or(usual),
         traces,
+        is_mirrored: false,
         is_shaped,
         has_beams,
         choices,

@@ -461,7 +461,9 @@ fn comes_back(limited: &LimitReached) -> Option<String> {
     let what = match limited.limit {
         // A request that is larger than the whole limit never passes, however long it waits.
         _ if limited.never_passes() => return None,
-        _ if limited.never_resets() || limited.exceeds_budget() => return Some(" Ask the gateway's operator to add to it.".into()),
+        _ if limited.never_resets() || limited.exceeds_budget() => {
+            return Some(" Ask the gateway's operator to add to it.".into());
+        }
         Limit::Rate(_) => "Try again",
         Limit::Quota(quota) if quota.unit() == Unit::Money => "The budget begins anew",
         Limit::Quota(_) => "The quota begins anew",

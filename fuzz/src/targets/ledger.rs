@@ -144,6 +144,7 @@ fn reservation(number: u8, shape: u8) -> RequestReservation<u8> {
             streams: shape & 16 == 0,
             traces: shape & 32 == 0,
             is_shaped: shape & 128 != 0,
+            is_mirrored: shape & 192 == 192,
             has_beams: shape & 144 == 144,
             choices,
             prompts,

@@ -7,7 +7,9 @@
 use super::{
     Count, Media, Servers, answers_in_tokens,
     content::{Content, ContentDocuments},
-    endpoint, generates_nothing, media, printed,
+    endpoint, generates_nothing,
+    media::{self, SoundLength},
+    printed,
     unbounded::Unbounded,
     without_query,
 };
@@ -26,6 +28,16 @@ pub const MOST_OF_FILE: u64 = 65_536;
 /// each 30 seconds.
 const MOST_OF_HEARD_SECOND: u64 = 15;
 const MOST_OF_HEARD: u64 = 448;
+/// Tokens of a prompt that stand for a second of sound, at most: Whisper's encoder makes 50 vectors of it, and models that are built on it join
+/// two (Qwen2-Audio) or more (Voxtral: four) of them to one token.
+const MOST_OF_SOUND_SECOND: u64 = 50;
+/// The same, at least, for how long sound of [`MOST_OF_FILE`] tokens is: Voxtral has 12.5.
+const LEAST_OF_SOUND_SECOND: u64 = 12;
+/// The seconds of a piece of sound that is heard by itself, at least. vLLM cuts sound into pieces of 29 to 30 seconds and sends the form's
+/// `prompt` with each (<https://docs.vllm.ai/en/latest/contributing/model/transcription/>).
+const LEAST_PIECE: u64 = 20;
+/// Tokens that a template adds to the prompt of each further piece, at most: it has no tools.
+const EACH_PIECE: u64 = 128;
 /// Paths on which one request starts any number of others.
 const OF_MANY: [&str; 6] = ["batches", "batch", "fine_tuning", "threads", "evals", "runs"];
 /// Tokens that a server adds to each of several texts where it adds no whole template, at most: to texts that are embedded.
@@ -80,8 +92,9 @@ impl BoundOf<'_> {
         if let Some(field) = media::script(path, body) {
             return Err(Unbounded::Script(field));
         }
-        let (media, sounds) = media.at_most(path, body);
-        let heard = heard(media, sounds, context);
+        let lengths = media::lengths_at_most(path, body);
+        let media = media.at_most(path, body);
+        let heard = heard(media, lengths.len() as u64, context);
         let counted;
         let count = match count {
             Some(count) => count,
@@ -90,7 +103,7 @@ impl BoundOf<'_> {
                     counted = count;
                     &counted
                 }
-                None => return of_other(path, body, media, heard),
+                None => return of_other(path, body, (media, &lengths), heard),
             },
         };
         if count.is_partial {
@@ -121,25 +134,47 @@ impl BoundOf<'_> {
 }
 
 /// Of a body that is not JSON: a form, or the sound itself. Any other text may be in an encoding that is not read here.
-fn of_other(path: &str, body: &[u8], media: Media, heard: u64) -> Result<Bound, Unbounded> {
+fn of_other(
+    path: &str,
+    body: &[u8],
+    (media, sounds): (Media, &[SoundLength]),
+    heard: u64,
+) -> Result<Bound, Unbounded> {
     // A form may ask for several answers, in fields that are not known.
     if endpoint(path).is_some() || answers_in_tokens(path) {
         return Err(Unbounded::Unread);
     }
-    let prompt = match parts(body) {
-        Some(parts) => {
-            // What a file has beyond the most of one, base64 or samples, is no text.
-            let beyond = parts.filter(|part| part.is_file).map(|part| most_beyond(part.content));
-            body.len() as u64 - beyond.sum::<u64>()
-        }
-        None if heard > 0 => (body.len() as u64).min(MOST_OF_FILE),
-        None => return Err(Unbounded::Unread),
-    };
-    Ok(Bound { prompt: prompt + TEMPLATE, completion: heard, media })
+    let (mut text, mut files, mut fields) = (body.len() as u64, 0_u64, 0_u64);
+    match parts(body) {
+        // Base64 or samples are no text; how many tokens they stand for does not depend on their bytes.
+        Some(parts) => parts.for_each(|part| match part.is_file {
+            true => {
+                text -= part.content.len() as u64;
+                files += 1;
+            }
+            false => fields += part.content.len() as u64,
+        }),
+        None if sounds.is_empty() => return Err(Unbounded::Unread),
+        None => (text, files) = (0, 1),
+    }
+    let of_files = files * MOST_OF_FILE + sounds.iter().map(|sound| beyond_most(*sound)).sum::<u64>();
+    let further_pieces: u64 = sounds.iter().map(|sound| pieces(*sound) - 1).sum();
+    let again = fields.saturating_add(EACH_PIECE).saturating_mul(further_pieces);
+    Ok(Bound { prompt: (text + TEMPLATE + of_files).saturating_add(again), completion: heard, media })
 }
 
-fn most_beyond(file: &[u8]) -> u64 {
-    (file.len() as u64).saturating_sub(MOST_OF_FILE)
+/// The tokens of a sound beyond the most of a file.
+fn beyond_most(sound: SoundLength) -> u64 {
+    (sound.seconds() * MOST_OF_SOUND_SECOND).saturating_sub(MOST_OF_FILE)
+}
+
+/// Into how many pieces a sound is cut at most. If its length is not known, it is as long as the most tokens of a file allow.
+fn pieces(sound: SoundLength) -> u64 {
+    let seconds = match sound {
+        SoundLength::Exact(_) => sound.seconds(),
+        SoundLength::AtMost(_) => sound.seconds().max(MOST_OF_FILE / LEAST_OF_SOUND_SECOND),
+    };
+    seconds.div_ceil(LEAST_PIECE).max(1)
 }
 
 /// The most tokens of all answers to a body of JSON.
@@ -572,10 +607,11 @@ mod tests {
     fn compressed_sound_is_as_long_as_the_slowest_codec_makes_it() {
         const PATH: &str = "/v1/audio/transcriptions";
         let seconds = |seconds: u64| seconds * MOST_OF_HEARD_SECOND;
-        assert_eq!(of(PATH, "a file", None), Ok((6 + TEMPLATE, seconds(1) + MOST_OF_HEARD)));
+        let prompt = MOST_OF_FILE + TEMPLATE + 273 * EACH_PIECE;
+        assert_eq!(of(PATH, "a file", None), Ok((prompt, seconds(1) + MOST_OF_HEARD)));
         // Regression: the context of Whisper's decoder, which is that of 30 seconds, took the place of the whole length.
-        assert_eq!(of(PATH, "a file", Some(99)), Ok((6 + TEMPLATE, seconds(1) + MOST_OF_HEARD)));
-        assert_eq!(of(PATH, "a file", Some(8_192)), Ok((6 + TEMPLATE, 8_192)));
+        assert_eq!(of(PATH, "a file", Some(99)), Ok((prompt, seconds(1) + MOST_OF_HEARD)));
+        assert_eq!(of(PATH, "a file", Some(8_192)), Ok((prompt, 8_192)));
         // Regression: Opus at 6 kbit/s was as long as at 64.
         let hour = "x".repeat(3_600 * 750);
         let counted = of(PATH, &hour, Some(448)).map(|(_, completion)| completion);
@@ -596,6 +632,38 @@ mod tests {
         assert_eq!(empty.completion, MOST_OF_HEARD, "silence is written down, too");
     }
 
+    /// Regression: an hour of sound in a WAV file of 3.6 kB counted as 3,600 tokens, and Voxtral makes 45,000 of it. And what vLLM reads
+    /// anew with each 30 seconds of sound counted once.
+    #[test]
+    fn sound_counts_by_its_length_and_a_prompt_once_for_each_piece_of_it() {
+        const PATH: &str = "/v1/audio/transcriptions";
+        let wav = |seconds: usize| {
+            let format =
+                b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x01\0\0\0\x01\0\0\0\x01\0\x08\0data\0\0\0\0";
+            [&format[..], &vec![0x80; seconds]].concat()
+        };
+        let prompt = |file: &[u8], text: &str| {
+            let head = format!(
+                "--xyz\r\nContent-Disposition: form-data; name=prompt\r\n\r\n{text}\r\n--xyz\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n"
+            );
+            let form = [head.as_bytes(), file, b"\r\n--xyz--\r\n"].concat();
+            let found = find(PATH, Some(&form), None).expect("a bound").prompt;
+            found - (form.len() - file.len()) as u64 - TEMPLATE
+        };
+        let pieces = |seconds: u64| seconds.div_ceil(20) - 1;
+        assert_eq!(prompt(&wav(3_600), ""), 180_000 + pieces(3_600) * EACH_PIECE);
+        assert_eq!(prompt(&wav(3_600), "hello"), 180_000 + pieces(3_600) * (EACH_PIECE + 5));
+        assert_eq!(prompt(&wav(20), "hello"), MOST_OF_FILE, "one piece");
+        assert_eq!(prompt(&wav(21), "hello"), MOST_OF_FILE + EACH_PIECE + 5);
+        // Its length is not known: as many pieces as 65,536 tokens allow, or as its bytes do.
+        assert_eq!(prompt(b"ID3", "hello"), MOST_OF_FILE + pieces(5_461) * (EACH_PIECE + 5));
+        let hour = vec![7; 3_600 * 750];
+        assert_eq!(prompt(&hour, "hello"), 180_000 + pieces(5_461) * (EACH_PIECE + 5));
+        // The sound itself, without a form.
+        let found = find(PATH, Some(&wav(3_600)), None).expect("a bound");
+        assert_eq!(found.prompt, TEMPLATE + 180_000 + pieces(3_600) * EACH_PIECE);
+    }
+
     /// Regression: each file made room for 65,536 bytes of text.
     #[test]
     fn the_text_of_a_form_counts_beside_its_files() {
@@ -611,14 +679,14 @@ mod tests {
         let prompt = |parts: &[(&str, usize)]| {
             let (body, bare) =
                 (form(parts), form(&parts.iter().map(|(head, _)| (*head, 0)).collect::<Vec<_>>()));
-            let (prompt, _) = of("/v1/audio/transcriptions", &body, None).expect("a bound");
+            let (prompt, _) = of("/v1/images/edits", &body, None).expect("a bound");
             prompt - TEMPLATE - bare.len() as u64
         };
         let (small, large, most) = (1_000, 200_000, MOST_OF_FILE as usize);
         for (parts, expected) in [
             (&[("\"file\"; filename=\"a\"", large)][..], most),
-            (&[("\"file\"; filename=\"a\"", small), ("prompt", large)], small + large),
-            (&[("\"file\"; filename=\"a\"", large), ("\"b\"; filename=\"b\"", small)], most + small),
+            (&[("\"file\"; filename=\"a\"", small), ("prompt", large)], most + large),
+            (&[("\"file\"; filename=\"a\"", large), ("\"b\"; filename=\"b\"", small)], 2 * most),
             (
                 &[("\"file\"; filename=\"a\"", large), ("\"b\"; filename=\"b\"", large), ("prompt", small)],
                 2 * most + small,

@@ -133,26 +133,24 @@ impl Media {
         match (kind, body) {
             (_, Some([])) => nothing,
             (Kind::Images, body) => Self { images: small(body.map_or(1, images)), ..nothing },
-            (Kind::Sound, body) => {
-                Self { sound: small(body.map_or(UNSEEN_SOUND, |body| sound(body, SOUND_BYTES).0)), ..nothing }
-            }
+            (Kind::Sound, body) => Self { sound: small(body.map_or(UNSEEN_SOUND, sound)), ..nothing },
             (Kind::Speech, body) => Self { characters: small(body.map_or(0, characters)), ..nothing },
         }
     }
 
-    /// The most that it may be, of the same request, and the files of sound: [`LEAST_SOUND_BYTES`] are a second of a file whose length
-    /// is not known.
-    pub(super) fn at_most(self, path: &str, body: &[u8]) -> (Self, u64) {
+    /// The most that it may be, of the same request.
+    pub(super) fn at_most(self, path: &str, body: &[u8]) -> Self {
         if Kind::of(path) != Some(Kind::Sound) || body.is_empty() {
-            return (self, 0);
+            return self;
         }
-        let (length, files) = sound(body, LEAST_SOUND_BYTES);
-        (Self { sound: small(length), ..self }, files)
+        let lengths = lengths_at_most(path, body);
+        let most = lengths.iter().map(|length| length.milliseconds()).fold(0, u64::saturating_add);
+        Self { sound: small(most), ..self }
     }
 
     /// How much longer its sound may be than estimated, in milliseconds.
     pub fn longer_sound(self, path: &str, body: Option<&[u8]>) -> u32 {
-        let most = body.map_or(self, |body| self.at_most(path, body).0);
+        let most = body.map_or(self, |body| self.at_most(path, body));
         most.sound.saturating_sub(self.sound)
     }
 
@@ -264,15 +262,53 @@ fn number(text: &[u8]) -> Option<u64> {
     text.parse::<f64>().ok().map(|number| number.ceil() as u64)
 }
 
-/// The length of all files of a form, in milliseconds, and how many there are; a body that is no form is one file. `rate` is the bytes
-/// of a second where the length is not known.
-fn sound(body: &[u8], rate: u64) -> (u64, u64) {
+/// The length of a sound.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SoundLength {
+    /// By its header and its bytes, in milliseconds.
+    Exact(u64),
+    /// By its bytes, in milliseconds. Only sound that is made for it, or silence, is longer.
+    AtMost(u64),
+}
+
+impl SoundLength {
+    fn milliseconds(self) -> u64 {
+        match self {
+            Self::Exact(length) | Self::AtMost(length) => length,
+        }
+    }
+
+    /// In seconds, rounded up.
+    pub(super) fn seconds(self) -> u64 {
+        self.milliseconds().div_ceil(1_000)
+    }
+}
+
+/// How long each sound of a body is at most that is to be written down: [`LEAST_SOUND_BYTES`] are a second of a file whose length is not
+/// known.
+pub(super) fn lengths_at_most(path: &str, body: &[u8]) -> Vec<SoundLength> {
+    if Kind::of(path) != Some(Kind::Sound) || body.is_empty() {
+        return Vec::new();
+    }
+    let of = |file: &[u8]| match wav(file) {
+        Some(length) => SoundLength::Exact(length),
+        None => SoundLength::AtMost(of_bytes(file, LEAST_SOUND_BYTES)),
+    };
+    let lengths: Vec<SoundLength> = match parts(body) {
+        Some(parts) => parts.filter(is_sound).map(|part| of(part.content)).collect(),
+        None => vec![of(body)],
+    };
+    if lengths.is_empty() { vec![SoundLength::AtMost(UNSEEN_SOUND)] } else { lengths }
+}
+
+/// The length of all files of a form, in milliseconds; a body that is no form is one file.
+fn sound(body: &[u8]) -> u64 {
     match parts(body) {
         Some(parts) => {
-            let lengths: Vec<u64> = parts.filter(is_sound).map(|part| length(part.content, rate)).collect();
-            if lengths.is_empty() { (UNSEEN_SOUND, 1) } else { (lengths.iter().sum(), lengths.len() as u64) }
+            let lengths: Vec<u64> = parts.filter(is_sound).map(|part| length(part.content)).collect();
+            if lengths.is_empty() { UNSEEN_SOUND } else { lengths.iter().sum() }
         }
-        None => (of_bytes(body, rate), 1),
+        None => of_bytes(body, SOUND_BYTES),
     }
 }
 
@@ -280,8 +316,8 @@ fn is_sound(part: &Part<'_>) -> bool {
     part.is_file || part.name == "file"
 }
 
-fn length(file: &[u8], rate: u64) -> u64 {
-    wav(file).unwrap_or_else(|| of_bytes(file, rate))
+fn length(file: &[u8]) -> u64 {
+    wav(file).unwrap_or_else(|| of_bytes(file, SOUND_BYTES))
 }
 
 fn of_bytes(file: &[u8], rate: u64) -> u64 {

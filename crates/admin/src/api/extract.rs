@@ -12,7 +12,7 @@ use catalogue::closest;
 use config_reader::{ConfigError, ConfigErrors};
 use serde_json::{Map, Value};
 
-use super::{MAX_BODY, Problem};
+use super::{MAX_BODY, Problem, literal};
 
 /// The name in the path.
 pub(crate) struct Name(pub(crate) String);
@@ -154,7 +154,12 @@ async fn read<S: Sync + Send>(request: Request, state: &S, media_types: &[&str])
         }
     })?;
     // serde_json's errors give the line and the column, and do not quote the input.
-    serde_json::from_slice(&body).map_err(|e| Problem::unreadable(format!("the body is not JSON: {e}")))
+    let json = serde_json::from_slice(&body)
+        .map_err(|e| Problem::unreadable(format!("the body is not JSON: {e}")))?;
+    match literal::lost(&body) {
+        lost if lost.is_empty() => Ok(json),
+        lost => Err(Problem::invalid(ConfigErrors(lost))),
+    }
 }
 
 /// The configuration file is YAML, in which `60` may be a number or a text. In JSON the types are explicit, so they are checked.
@@ -221,7 +226,7 @@ pub(crate) fn error(place: &str, message: impl Into<String>) -> ConfigError {
     ConfigError { place: place.to_owned(), variable: None, message: message.into() }
 }
 
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     const MOST: usize = 80;
     text.chars().take(MOST).collect()
 }

@@ -10,6 +10,7 @@
 //! budgets.rs    what is added to budgets, and their resets
 //! books.rs      what servers have counted beside what was settled
 //! extract.rs    names, queries and documents of requests; nothing is guessed, unknown parameters are refused
+//! literal.rs    what is lost when a body is read: fields that are there twice, digits that floats do not have
 //! problem.rs    errors (RFC 9457)
 //! view.rs       the representation of accounts and usage, on the command line too
 //! ```
@@ -20,6 +21,7 @@ mod budgets;
 mod csv;
 mod extract;
 mod keys;
+mod literal;
 mod openapi;
 mod problem;
 mod records;

@@ -81,6 +81,10 @@ impl Heard {
         is_news
     }
 
+    pub(super) fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.due.is_some_and(|due| due <= now)
     }
@@ -226,7 +230,9 @@ impl Heard {
             return (UsageKind::Estimated, estimated(reserved));
         }
         if self.told() >= shape.answers(self.choices) {
-            return (UsageKind::Exact, self.used(shape));
+            // How many texts it has to embed or to rank, only its end tells.
+            let is_all = self.record.is_some() || shape.tells_its_answers();
+            return (if is_all { UsageKind::Exact } else { UsageKind::Measured }, self.used(shape));
         }
         let Some(record) = &self.record else { return (UsageKind::Estimated, self.partly(shape, reserved)) };
         match record.compute_tokens {
@@ -308,16 +314,12 @@ fn is_unworked(record: &RecordReceipt) -> bool {
     if !is_refusal(record) {
         return false;
     }
-    // Those to which it was sent before may have worked on it, and broken off.
+    // Those to which it was sent before may have worked on it, and broken off: Traefik's record has no attempts where another router than the
+    // first one has made them. vLLM also answers 400 after all the work, where what the model has written is not the JSON that was demanded
+    // (<https://github.com/vllm-project/vllm/pull/36883>).
     let is_at_once = record.duration < REFUSED_WITHIN;
     match record.server_status {
         0 => record.server.is_none(),
-        // These are answered before any work.
-        401 | 403..=406 | 411 | 413..=415 | 429 | 431 => {
-            record.status < 500 && (record.retries == 0 || is_at_once)
-        }
-        // vLLM also answers 400 after all the work, where what the model has written is not the JSON that was demanded
-        // (<https://github.com/vllm-project/vllm/pull/36883>).
         400..=499 => record.status < 500 && is_at_once,
         501 | 502 | 503 | 529 => is_at_once,
         _ => false,

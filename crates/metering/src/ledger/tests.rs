@@ -267,10 +267,16 @@ fn what_a_server_refused_or_never_got_costs_nothing() {
 /// Regression: who was refused was settled at once, so what the server told of its work four seconds later came too late.
 #[test]
 fn what_a_server_tells_of_a_request_that_it_refused_after_its_work_is_waited_for() {
-    for (status, expected) in [(500, [1; 2]), (400, [1; 2]), (404, [0; 2])] {
+    let at_once = Duration::from_millis(20);
+    for (status, duration, expected) in [
+        (500, 2 * SECOND, [1; 2]),
+        (400, 2 * SECOND, [1; 2]),
+        (404, 2 * SECOND, [1; 2]),
+        (404, at_once, [0; 2]),
+    ] {
         let mut ledger = ledger();
         ledger.open(reservation(1), at(0));
-        ledger.record(RecordReceipt { duration: 2 * SECOND, ..refused(1, status) }, at(2));
+        ledger.record(RecordReceipt { duration, ..refused(1, status) }, at(2));
         ledger.span(span(1, 1, 900, 96), at(6));
         ledger.advance(at(60));
         let settled = ledger.only();
@@ -285,7 +291,11 @@ fn what_a_server_tells_of_a_request_that_it_refused_after_its_work_is_waited_for
 fn only_a_clients_fault_and_a_server_that_was_not_reached_are_surely_no_work() {
     let at_once = Duration::from_millis(999);
     for (status, server_status, retries, duration, has_server, expected) in [
-        (404, 404, 0, SECOND, true, true),
+        (404, 404, 0, at_once, true, true),
+        // Regression: Traefik's record has no attempts where another router than its first has made them. A server that worked for four
+        // seconds and broke off was given back all, since the next one was too busy.
+        (404, 404, 0, SECOND, true, false),
+        (429, 429, 0, SECOND, true, false),
         (400, 400, 0, at_once, true, true),
         // vLLM answers so after all the work, too.
         (400, 400, 0, SECOND, true, false),
@@ -748,6 +758,47 @@ fn texts_that_are_embedded_are_waited_for() {
         ledger.record(record(1, 9_000), at(3));
         assert_eq!(ledger.settled_by(at(60)), [(1, UsageKind::Exact, 300, 0)]);
     }
+}
+
+/// Regression: it was closed five seconds after the first span, and a hard budget got back what the server went on to use.
+#[test]
+fn texts_that_are_embedded_one_after_another_are_waited_for_until_the_end() {
+    let shape = RequestShape { endpoint: MeteredEndpoint::Embeddings, ..SHAPE };
+    let reserved = ReservedTokens { prompt: 2_000, completion: 0, is_open: false };
+    // Without Traefik's records nobody tells how many texts there are.
+    for (has_records, expected) in [(true, (UsageKind::Exact, 2_000)), (false, (UsageKind::Measured, 600))] {
+        let mut ledger = ledger();
+        if has_records {
+            ledger.open(reservation(99), at(0));
+            ledger.record(record(99, 0), at(0));
+        }
+        ledger.open(RequestReservation { shape, reserved, ..reservation(1) }, at(0));
+        for number in 1..=20_u64 {
+            // Of some, nothing comes for longer than the rest of a request is waited for.
+            let second = if number > 6 { 20 + number } else { number };
+            ledger.advance(at(second));
+            ledger.span(SpanReceipt { part: format!("-{number}"), ..span(1, number, 100, 0) }, at(second));
+        }
+        if has_records {
+            assert_eq!(ledger.len(), 1, "it goes on");
+            ledger.record(record(1, 9_000), at(41));
+        }
+        ledger.advance(at(600));
+        let settled = ledger.take_settled().into_iter().find(|settled| settled.held == 1).expect("settled");
+        assert_eq!((settled.kind, settled.used.total()), expected, "{has_records}");
+    }
+}
+
+/// Regression: the copy that Traefik sends to a mirror has the same headers, and its three tokens stood for the 1,900 of the answer.
+#[test]
+fn of_a_request_with_a_mirror_no_span_counts() {
+    let mut ledger = ledger();
+    let shape = RequestShape { is_mirrored: true, ..SHAPE };
+    ledger.open(RequestReservation { shape, ..reservation(1) }, at(0));
+    assert_eq!(ledger.span(span(1, 1, 10, 3), at(1)), Told::Unproven);
+    ledger.record(record(1, 9_000), at(2));
+    // Nor is one waited for.
+    assert_eq!(ledger.only().kind, UsageKind::Measured);
 }
 
 /// Counting tokens, say, never has a span: spans of other requests are waited for all the same.

@@ -180,12 +180,11 @@ async fn tell_of_consumer(registry: &Registry, key: &str) -> Result<(), CommandF
     if let Some(Item { account: ConsumerSpec { disabled: true, .. }, source }) =
         answer(registry.get(&consumer)).await?
     {
-        match source {
-            AccountSource::File => tell!("the key is refused still: consumer {consumer} is disabled, in the configuration file"),
-            _ => tell!(
-                "the key is refused still: consumer {consumer} is disabled; enable it with: modelgate consumers set {consumer} --disabled false"
-            ),
-        }
+        let advice = match source {
+            AccountSource::File => "the configuration file says so".to_owned(),
+            _ => format!("enable it with: modelgate consumers set {consumer} --disabled false"),
+        };
+        tell!("the key is refused still: consumer {consumer} is disabled; {advice}");
     }
     Ok(())
 }

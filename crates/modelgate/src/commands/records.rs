@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _, Zoned, tz::TimeZone};
 
 use prices::{Amount, PriceList};
 use serde_json::{Value, json};
@@ -106,15 +106,30 @@ async fn recost(
     };
     let days = RecostDays { from: wanted.from.clone(), to: wanted.to.clone(), dry_run: wanted.dry_run };
     let recosted = answer(registry.recost(&days, |row| cost(row, prices, zone), &ACTOR)).await?;
+    let is_final = has_ended(wanted.to.as_deref(), &Timestamp::now().to_zoned(zone.clone()));
     match wanted.output.json {
         true => table::print_json(&json!({
             "rows_of_usage": recosted.rows, "rows_that_cost_nothing_before": recosted.free_before,
             "before": Amount(recosted.before).to_string(), "after": Amount(recosted.after).to_string(),
-            "currency": currency, "dry_run": wanted.dry_run,
+            "currency": currency, "dry_run": wanted.dry_run, "is_final": is_final,
         })),
         false => say!("{}", recosted_in_words(&recosted, currency, wanted.dry_run)),
     }
+    if !is_final {
+        tell!("{NOT_FINAL}");
+    }
     Ok(())
+}
+
+/// A request under way was counted by an estimate, whose cost is computed anew as well. When it ends, usage is corrected by what the
+/// request has cost more or less at the price at which it came, and the store cannot tell which requests are under way.
+const NOT_FINAL: &str = "requests of today or yesterday that are still under way come to a wrong cost when they end: run this again once \
+                         they have ended";
+
+/// Whether no request of these days is under way any more: they end before yesterday.
+fn has_ended(to: Option<&str>, now: &Zoned) -> bool {
+    let yesterday = now.date().saturating_sub(1.day()).to_string();
+    to.is_some_and(|to| to < yesterday.as_str())
 }
 
 fn recosted_in_words(recosted: &Recosted, currency: &str, dry_run: bool) -> String {
@@ -195,6 +210,23 @@ pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Com
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: a request that was under way while costs were computed anew made usage negative when it ended, and nobody was told to
+    /// do it again.
+    #[test]
+    fn days_with_requests_that_may_be_under_way_are_not_final() {
+        let now: Zoned = "2026-12-01T00:30:00+01:00[Europe/Berlin]".parse().expect("a time");
+        for (to, expected) in [
+            (None, false),
+            (Some("2026-12-02"), false),
+            (Some("2026-12-01"), false),
+            (Some("2026-11-30"), false),
+            (Some("2026-11-29"), true),
+            (Some("2025-12-31"), true),
+        ] {
+            assert_eq!(has_ended(to, &now), expected, "{to:?}");
+        }
+    }
 
     /// Regression: usage from before there were prices got a cost without a word.
     #[test]

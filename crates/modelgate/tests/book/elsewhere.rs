@@ -23,6 +23,9 @@ const ELSEWHERE: &[Row] = &[
     ("cargo xtask fuzz", CI, "cargo xtask fuzz --install"),
     ("RUST_BACKTRACE=1 cargo xtask fuzz", CI, "cargo xtask fuzz --install"),
     ("just fuzz", "justfile", "cargo xtask fuzz {{ TARGET }}"),
+    ("cargo test --no-fail-fast -p catalogue --lib", CI, "cargo xtask test --install"),
+    ("cargo test -p modelgate --test explain", CI, "cargo xtask test --install"),
+    ("MODELGATE_TEST_PYTHON=", "crates/modelgate/tests/sdks/client.rs", "MODELGATE_TEST_PYTHON"),
     // They measure for minutes or hours.
     ("cargo xtask bench", XTASK, "Command::Bench"),
     ("MODELGATE_BENCHMARK_TRACE=", XTASK, "Measurement::Pick"),

@@ -59,7 +59,9 @@ async fn rows<A: Pages>(admin: &Admin, accounts: impl Iterator<Item = &A> + Clon
     // Without the store, what is known shows.
     let disabled = disabled_consumers(&admin.registry, owners).await.unwrap_or_default();
     let is_refused = |account: &A| account.owner().is_some_and(|owner| disabled.contains(owner));
-    accounts.map(|account| if is_refused(account) { account.row().refused() } else { account.row() }).collect()
+    accounts
+        .map(|account| if is_refused(account) { account.row().refused() } else { account.row() })
+        .collect()
 }
 
 fn of<A: Pages>() -> [(String, MethodRouter<Admin>); 3] {

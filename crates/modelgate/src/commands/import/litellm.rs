@@ -65,6 +65,11 @@ pub(super) fn read(sources: &[InputFile]) -> Result<Imported, String> {
         }
     }
     reader.owners.say(&mut imported);
+    for (place, name) in std::mem::take(&mut reader.consumers.renamed) {
+        let mut findings = Findings::default();
+        findings.differ(format!("its consumer is called {name} here"));
+        imported.say_all(&place, findings);
+    }
     imported.consumers = reader.consumers.finish();
     Ok(imported)
 }
@@ -80,6 +85,8 @@ struct LitellmReader {
 struct Consumers {
     names: HashMap<(&'static str, String), String>,
     all: BTreeMap<String, Consumer>,
+    /// Those whose name had to be changed: what they are in LiteLLM, and their name here.
+    renamed: Vec<(String, String)>,
 }
 
 impl LitellmReader {
@@ -102,9 +109,19 @@ impl LitellmReader {
         RowKind::Key.look(object, findings)?;
         owners.iter().for_each(|owner| owner.hold(&team, &user, findings));
         let expires = text(object, "expires")?.map(expires).transpose()?;
-        let disabled = flag(object, "blocked")? | flag(object, "team_blocked")?;
+        let (is_blocked, is_of_blocked) = (flag(object, "blocked")?, flag(object, "team_blocked")?);
+        let disabled = is_blocked | is_of_blocked;
+        let consumer_there = if team.is_some() { &team } else { &user };
+        if is_blocked {
+            findings.is_disabled("it is blocked there");
+        }
+        if consumer_there.blocked {
+            findings.is_disabled(format!("its {} is blocked there", consumer_there.in_words()));
+        } else if is_of_blocked {
+            findings.is_disabled("its team is blocked there");
+        }
         let own_name = text(object, "key_alias")?;
-        let (consumer, owners_name) = self.consumer(object, if team.is_some() { &team } else { &user })?;
+        let (consumer, owners_name) = self.consumer(object, consumer_there)?;
         let name = own_name.unwrap_or(&owners_name);
         Ok(ImportedKey {
             models,
@@ -156,7 +173,9 @@ impl Consumers {
             let is_taken = self.all.contains_key(&plain);
             if is_taken { UniqueNames::marked(name, &format!("{kind} {id}")) } else { plain }
         });
-        self.names.insert(key, found.clone());
+        if self.names.insert(key, found.clone()).is_none() && found != name {
+            self.renamed.push((format!("{kind} {name}"), found.clone()));
+        }
         self.all.entry(found.clone()).or_insert_with(|| Consumer::new(found, name))
     }
 

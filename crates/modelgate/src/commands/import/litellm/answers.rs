@@ -14,6 +14,8 @@ pub(super) struct Answers {
     pub(super) owners: Vec<(RowKind, Map<String, Value>)>,
     /// How many keys LiteLLM has in all, if an answer says so.
     total: u64,
+    /// The same of the lists of teams and users.
+    total_of_owners: Vec<(RowKind, u64)>,
     has_keys: bool,
     not_understood: Vec<String>,
 }
@@ -103,11 +105,15 @@ impl Answers {
             is_known = true;
             self.owners.push((kind, one));
         }
+        // Of several lists in one object it would not say which it is of.
+        let lists = LISTS.iter().filter(|(name, _)| answer.get(*name).is_some_and(Value::is_array)).count();
+        let total = answer.get("total").and_then(Value::as_u64).filter(|_| lists == 1);
         for (name, kind) in LISTS {
             match answer.remove(name) {
                 None | Some(Value::Null) => {}
                 Some(Value::Array(rows)) => {
                     is_known = true;
+                    self.total_of_owners.extend(total.map(|total| (kind, total)));
                     self.add_all(kind, rows, name, file)?;
                 }
                 Some(_) => return Err(format!("its {name} are no list")),
@@ -144,7 +150,31 @@ impl Answers {
                 "ask for each page, and import each: /key/list?return_full_object=true&size=100&page=2";
             said.push(format!("they have {found} of {} keys; {pages}", self.total));
         }
+        for kind in [RowKind::Team, RowKind::User] {
+            let totals = self.total_of_owners.iter().filter(|(of, _)| *of == kind);
+            let total = totals.map(|(_, total)| *total).max().unwrap_or_default();
+            let found = self.owners.iter().filter(|(of, _)| *of == kind).count();
+            if total > found as u64 {
+                let name = kind.name();
+                said.push(format!(
+                    "they have {found} of {total} {name}s; ask for each page, and import all of them"
+                ));
+            }
+        }
         said
+    }
+
+    /// The owners to which rows of keys refer, also of those that are not imported.
+    pub(super) fn owners_of_keys(&self) -> impl Iterator<Item = (RowKind, &str)> {
+        const FIELDS: [(&str, RowKind); 4] = [
+            ("team_id", RowKind::Team),
+            ("user_id", RowKind::User),
+            ("organization_id", RowKind::Organization),
+            ("org_id", RowKind::Organization),
+        ];
+        self.keys.iter().flat_map(|row| {
+            FIELDS.iter().filter_map(|(field, kind)| Some((*kind, row.value.get(field)?.as_str()?)))
+        })
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Owners {
     said: Vec<(Id, String, Findings)>,
     /// The owners to which keys refer.
     used: HashSet<Id>,
+    /// The owners in the order of the files, with what they are called.
+    listed: Vec<(Id, String)>,
 }
 
 /// A team, a user or an organization; or no owner.
@@ -57,6 +59,9 @@ impl Owners {
         for (kind, row) in &answers.owners {
             owners.add(*kind, row);
         }
+        for (kind, id) in answers.owners_of_keys() {
+            owners.used.insert((kind.name(), id.to_owned()));
+        }
         owners
     }
 
@@ -64,22 +69,40 @@ impl Owners {
     fn add(&mut self, kind: RowKind, row: &Map<String, Value>) {
         let id = row.get(id_of(kind)).and_then(Value::as_str).unwrap_or_default();
         let (mut findings, key) = (Findings::default(), (kind.name(), id.to_owned()));
-        let mut place = format!("{} {id}", kind.name());
+        let mut called = id.to_owned();
+        let is_new = !id.is_empty() && !self.all.contains_key(&key);
         match Owner::read(kind, row, &mut findings) {
             Ok(mut owner) => {
                 owner.holds.clone_from(&findings.holds);
                 if let Some(alias) = &owner.alias {
-                    place = format!("{} {alias}", kind.name());
+                    called.clone_from(alias);
                 }
                 self.all.entry(key.clone()).and_modify(|other| other.narrow(&owner)).or_insert(owner);
             }
             Err(why) => findings.leave_out(why),
         }
+        let place = format!("{} {called}", kind.name());
+        if is_new {
+            self.listed.push((key.clone(), called));
+        }
         self.said.push((key, place, findings));
     }
 
-    /// Adds the messages about owners to which keys refer, once each.
+    /// Adds the messages about owners to which keys refer, once each, and names the others: a consumer comes with its first key.
     pub(super) fn say(self, imported: &mut Imported) {
+        const MOST_NAMED: usize = 10;
+        for kind in [RowKind::User, RowKind::Team, RowKind::Organization] {
+            let is_keyless = |(id, _): &&(Id, String)| id.0 == kind.name() && !self.used.contains(id);
+            let names: Vec<&str> = self.listed.iter().filter(is_keyless).map(|(_, name)| &**name).collect();
+            let count = names.len();
+            if count > 0 {
+                let plural = if count == 1 { "" } else { "s" };
+                let more = if count > MOST_NAMED { ", …" } else { "" };
+                let named = names[..count.min(MOST_NAMED)].join(", ");
+                imported
+                    .say(format!("{count} {}{plural} without keys", kind.name()), format!("{named}{more}"));
+            }
+        }
         for (id, place, findings) in self.said {
             if self.used.contains(&id) {
                 imported.say_all(&place, findings);
@@ -163,6 +186,12 @@ impl Owner {
         };
     }
 
+    /// What it is and what it is called, in a sentence.
+    pub(super) fn in_words(&self) -> String {
+        let called = self.alias.as_deref().or(self.id.as_deref()).unwrap_or_default();
+        format!("{} {called:?}", self.kind)
+    }
+
     pub(super) fn is_some(&self) -> bool {
         self.id.is_some()
     }
@@ -181,7 +210,9 @@ impl Owner {
     pub(super) fn hold(&self, team: &Self, user: &Self, findings: &mut Findings) {
         let is_user_of_team = self.kind == RowKind::User.name() && team.is_some();
         let counts = |name: &&String| !is_user_of_team || !OF_KEYS_WITHOUT_TEAM.contains(&name.as_str());
-        findings.holds.extend(self.holds.iter().filter(counts).cloned());
+        for restriction in self.holds.iter().filter(counts) {
+            findings.hold(restriction, format!("its {} is restricted by {restriction}", self.in_words()));
+        }
         if is_user_of_team && self.limit.has_more_than_budgets() {
             findings.hold(
                 "user_limit",

@@ -347,8 +347,18 @@ fn limits_and_the_end_of_a_key_are_taken_over() {
         (json!({ "litellm_budget_table": { "rpm_limit": 0 } }), LeftOut("its budget's rpm_limit is 0")),
         (json!({ "litellm_budget_table": [] }), LeftOut("its litellm_budget_table is no object")),
         // Blocked or not.
-        (json!({ "blocked": true }), Works(json!({ "disabled": true }), "")),
-        (json!({ "team_blocked": true }), Works(json!({ "disabled": true }), "")),
+        (
+            json!({ "blocked": true }),
+            Works(json!({ "disabled": true }), "disabled: keys[0] x: it is blocked there"),
+        ),
+        (
+            json!({ "team_blocked": true }),
+            Works(json!({ "disabled": true }), "disabled: keys[0] x: its team is blocked there"),
+        ),
+        (
+            json!({ "team_id": "blocked" }),
+            Works(json!({}), "disabled: keys[0] x: its team \"blocked\" is blocked there"),
+        ),
         (json!({ "blocked": "yes" }), LeftOut("its blocked is neither true nor false")),
         (json!({ "deleted_at": "2026-01-01T00:00:00Z" }), LeftOut("it is deleted")),
         (json!({ "status": "deleted" }), LeftOut("it is deleted")),
@@ -359,6 +369,10 @@ fn limits_and_the_end_of_a_key_are_taken_over() {
         (json!({ "expires": 1_700_000_000 }), LeftOut("its expires is no text")),
         (json!({ "team_id": 7 }), LeftOut("its team_id is no text")),
         // Reported, but harmless.
+        (
+            json!({ "soft_budget": 20 }),
+            Works(json!({}), "imported without this: keys[0] x: its soft_budget: it warns"),
+        ),
         (json!({ "auto_rotate": true }), Works(json!({}), "its auto_rotate: LiteLLM replaces the key")),
         (
             json!({ "metadata": { "cost_center": "1234-secret" } }),
@@ -476,6 +490,44 @@ fn what_is_none_of_litellms_answers_is_refused() {
         "{}",
         odd.said
     );
+}
+
+/// Regression: users and teams without keys were left out without a word, a key that its team disabled was not named, and neither was a
+/// consumer of another name.
+#[test]
+fn what_has_no_key_or_another_name_is_said_and_so_is_each_key_that_is_disabled() {
+    let users: Vec<Value> =
+        (0..12).map(|i| json!({ "user_id": format!("user-{i}"), "max_budget": 25 })).collect();
+    let answer = json!({
+        "keys": [
+            { "token": token(), "key_alias": "x", "team_id": "1", "user_id": "user-3" },
+            { "token": "in-clear", "user_id": "user-4" },
+        ],
+        "teams": [
+            { "team_id": "1", "team_alias": "T One", "models": [], "metadata": { "guardrails": ["pii"] } },
+            { "team_id": "2", "team_alias": "Lonely", "models": [] },
+        ],
+    });
+    let sources =
+        |answer: &Value| [source(answer), source(&json!({ "users": users, "total": 40, "page": 1 }))];
+    let made = made(read(&sources(&answer)).expect("an answer"), &[]);
+    let lines: Vec<&str> = made.said.lines().collect();
+    let name = made.keys[0]["consumer"].as_str().expect("a name");
+    assert!(name.starts_with("T-One-"), "{name}");
+    for line in [
+        "left out: 10 users without keys: user-0, user-1, user-2, user-5, user-6, user-7, user-8, user-9, user-10, user-11",
+        "left out: 1 team without keys: Lonely",
+        "disabled: keys[0] x: its team \"T One\" is restricted by guardrails",
+        &format!("differs: team T One: its consumer is called {name} here"),
+        "left out: the files: they have 12 of 40 users; ask for each page, and import all of them",
+    ] {
+        assert!(lines.contains(&line), "{line}: {}", made.said);
+    }
+    let mut alone = answer;
+    alone["keys"] = json!([]);
+    let made = self::made(read(&sources(&alone)).expect("an answer"), &[]);
+    let named = "left out: 12 users without keys: user-0, user-1, user-2, user-3, user-4, user-5, user-6, user-7, user-8, user-9, …";
+    assert!(made.said.lines().any(|line| line == named), "{}", made.said);
 }
 
 /// If two answers contain the same API key, the narrower values apply.
