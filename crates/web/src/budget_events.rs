@@ -298,17 +298,20 @@ impl BudgetEvents {
         if budget.unit() != Unit::Money {
             return;
         }
-        let mut is_news = true;
+        // Whoever asks for more than there is at once has not spent it by that.
+        let allowed = budget.amount().saturating_add(quota.map_or(0, |quota| quota.added));
+        let is_nearly_spent = |remaining| level_of(allowed, remaining) >= NEARLY;
+        let mut is_news = is_nearly_spent(remaining);
         if let Some(ReachedQuota { tag, .. }) = quota
             && let Some(used) = self.used.pin().get(&tag.get())
         {
-            is_news =
-                seconds(at).saturating_sub(used.refused_at.load(Ordering::Relaxed)) >= REFUSED.as_secs();
+            let since = seconds(at).saturating_sub(used.refused_at.load(Ordering::Relaxed));
+            let was_told =
+                since < REFUSED.as_secs() && is_nearly_spent(used.refused_with.load(Ordering::Relaxed));
+            is_news &= !was_told;
             used.refused(remaining, at);
         }
-        // Whoever asks for more than there is at once has not spent it by that.
-        let allowed = budget.amount().saturating_add(quota.map_or(0, |quota| quota.added));
-        if !is_news || level_of(allowed, remaining) < NEARLY {
+        if !is_news {
             return;
         }
         let name = |name: Option<&String>| name.cloned().unwrap_or_default();
@@ -688,7 +691,7 @@ mod tests {
         };
         let denial = |key| denial_for(key, reached);
         // Regression: with most of it left, each request that was too large wrote that the budget has come to 100 %.
-        events.refused(&denial_for(&key, LimitReached { remaining: 21, ..reached }), now - 2 * REFUSED);
+        events.refused(&denial_for(&key, LimitReached { remaining: 21, ..reached }), now);
         (0..3).for_each(|_| events.refused(&denial(&key), now));
         assert_eq!(used(now)[0].3, 100);
         assert_eq!(used(now + REFUSED)[0].3, 80);
