@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use catalogue::Severity;
 use config_reader::ConfigError;
-use store::AccountFinding;
+use store::{AccountFinding, LeftFile};
 use traefik_config::Shortcoming;
 use web::{OnFailure, PollFinding};
 
@@ -38,6 +38,8 @@ pub(crate) enum Finding {
         /// The number of other accounts.
         others: usize,
     },
+    /// A file with counts that a stop could not write to the store is left.
+    CountsLeft(LeftFile),
     /// The server that counts shared limits does not answer.
     SharedLimitsDown {
         /// Why.
@@ -109,6 +111,7 @@ impl Finding {
             Self::Polls(finding) => finding.code(),
             Self::StoreDown { .. } => "store_down",
             Self::Accounts { .. } => "accounts_not_in_force",
+            Self::CountsLeft(left) => left.code(),
             Self::SharedLimitsDown { .. } => "shared_limits_down",
             Self::PriceNotCounted { .. } => "price_not_counted",
             Self::Configuration(finding) => finding.code(),
@@ -126,7 +129,7 @@ impl Finding {
             | Self::StoreDown { .. }
             | Self::Accounts { .. }
             | Self::SharedLimitsDown { .. } => Severity::Bad,
-            Self::Traefik(_) | Self::PriceNotCounted { .. } => Severity::Warn,
+            Self::Traefik(_) | Self::CountsLeft(_) | Self::PriceNotCounted { .. } => Severity::Warn,
         }
     }
 
@@ -153,6 +156,11 @@ impl Finding {
                  written, that one can read."
                     .into(),
             ),
+            Self::CountsLeft(_) => Some(
+                "Can Modelgate read the file and remove it? What a newer Modelgate has written, that one counts when it starts. If it \
+                 is damaged, delete it: what it holds is lost to quotas, budgets and usage."
+                    .into(),
+            ),
             Self::SharedLimitsDown { .. } => {
                 Some("Is the Redis or Valkey there, and shared_limits.url right?".into())
             }
@@ -172,6 +180,7 @@ impl Finding {
             | Self::Polls(_)
             | Self::StoreDown { .. }
             | Self::Accounts { .. }
+            | Self::CountsLeft(_)
             | Self::SharedLimitsDown { .. }
             | Self::PriceNotCounted { .. }
             | Self::Configuration(_) => None,
@@ -229,6 +238,9 @@ impl fmt::Display for Finding {
             ),
             Self::Accounts { first, others: 0 } => first.fmt(f),
             Self::Accounts { first, others } => write!(f, "{first}; and {others} more"),
+            Self::CountsLeft(LeftFile { path, why }) => {
+                write!(f, "what a stop could not write to it is in the file {}: {why}", path.display())
+            }
             Self::SharedLimitsDown { why, on_failure } => write!(
                 f,
                 "its server does not answer: {why}; until it does, fail: {} applies",
@@ -333,6 +345,7 @@ mod tests {
                 first: AccountFinding::Unusable(accounts::Unusable::taken(accounts::AccountKind::Key, "a")),
                 others: 0,
             },
+            Finding::CountsLeft(LeftFile { path: "unwritten-1.json".into(), why: "it is damaged".into() }),
             Finding::SharedLimitsDown { why: "refused".into(), on_failure: OnFailure::Local },
             Finding::PriceNotCounted { path: "/prompt".into() },
             configuration(ConfigurationFinding::Refused(error)),

@@ -119,6 +119,8 @@ pub(crate) fn all(admin: &Admin, catalogue: &Catalogue, now: SystemTime) -> Vec<
     issues.extend(of_traefik(admin, catalogue));
     let faults = connection::all(admin, Some(catalogue)).into_iter();
     issues.extend(faults.filter_map(|c| Some(Issue::new(c.name, "/about", &c.fault?))));
+    let left = admin.registry.left_files();
+    issues.extend(left.iter().map(|left| Issue::new("Store", "/about", &Finding::CountsLeft(left.clone()))));
     let of_file = |finding| Issue::new("configuration", "/about", &Finding::Configuration(finding));
     issues.extend((admin.program.problems)().into_iter().chain(idle_budgets(admin)).map(of_file));
     issues.extend(admin.shared.paths_not_counted(now).into_iter().map(|UncountedPath { model, path }| {

@@ -14,10 +14,11 @@
 //! names.rs    the names of models, for the time after a restart
 //! samples.rs  samples refusals for the store's audit log
 //! report.rs   tells operators about the store
+//! unwritten.rs  keeps what a stop could not write, until the next start
 //! ```
 //!
 //! While the store does not answer, everything in force stays in force; the counts of that time are written once it is back,
-//! exactly once. Counts of the last [`FLUSH`] are lost if the process is killed.
+//! exactly once. If the process is killed, counts of the last [`FLUSH`] are lost, or of the time since the store is away.
 
 mod changes;
 pub(crate) mod cordons;
@@ -31,6 +32,7 @@ mod reading;
 mod report;
 mod samples;
 pub(crate) mod start;
+mod unwritten;
 
 use std::{
     io,
@@ -56,20 +58,22 @@ use self::{
     reading::{Cause, Reading, late, read_all, read_some},
     report::report,
     samples::Samples,
-    start::{Opened, Reached, STORE_TIMEOUT, Start, open},
+    start::{Opened, Reached, STORE_TIMEOUT, Start, WRITE, open, send_kept},
+    unwritten::{DAY, REMEMBERED},
 };
 use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 
 /// How often counts are written. A kill loses the counts of this time.
 const FLUSH: Duration = Duration::from_millis(500);
-/// How long a write may take.
-const WRITE: Duration = Duration::from_secs(5);
 /// How often what is too old is deleted.
 const CLEAN: Duration = Duration::from_secs(3600);
 /// How long usage by hour is kept: that of a month, and of some days to look at the month.
 const KEEP_HOURS: Duration = Duration::from_secs(35 * 24 * 3600);
 
-/// What a stop says if the store does not take the last counts.
+/// How long before the end of a stop the store is given up, and what it has not taken is kept in a file.
+const KEEP_FILE: Duration = Duration::from_secs(1);
+
+/// What a stop says if neither the store nor a file takes the last counts.
 const LOST_COUNTS: &str = "the last counts could not be written to the store: what quotas and budgets have used since its last answer is lost";
 
 /// Keeps file, store and `/auth` in step.
@@ -166,15 +170,15 @@ impl StoreSync {
     }
 
     /// Writes what was counted so far, before the process ends. A store that is busy, or away for a moment, is asked again
-    /// until the deadline.
+    /// until shortly before the deadline. What it has not taken then is kept in a file of the state folder, for the next start.
     ///
     /// # Errors
-    /// The store has not taken all of it: what was spent of budgets and quotas in the last moment, or since the store is away, is lost.
+    /// Neither of them has taken it: what was spent of budgets and quotas in the last moment, or since the store is away, is lost.
     pub(crate) async fn last_flush(&mut self, deadline: Instant) -> io::Result<()> {
         /// Between attempts.
         const PAUSE: Duration = Duration::from_millis(100);
-        let Ok(store) = self.registry.store() else { return self.lost_without_store() };
         self.take_last_decisions();
+        let Ok(store) = self.registry.store() else { return self.keep_without_store() };
         let mut why = None;
         let all = async {
             while let Err(error) = self.write_last(&store).await {
@@ -185,20 +189,46 @@ impl StoreSync {
                 sleep(PAUSE).await;
             }
         };
-        if timeout_at(deadline, all).await.is_err() {
-            let why = why.unwrap_or_else(late);
-            return Err(io::Error::other(format!("{LOST_COUNTS}: {why}")));
+        if timeout_at(deadline - KEEP_FILE, all).await.is_err() {
+            return self.keep_counts(&why.unwrap_or_else(late).to_string());
         }
         Ok(())
     }
 
     /// What becomes of counts at the end if the store was never reached, or if there is none.
-    fn lost_without_store(&self) -> io::Result<()> {
+    fn keep_without_store(&mut self) -> io::Result<()> {
         match &*self.registry.state() {
-            State::Down { why, .. } if !self.shared.limiters().quotas().is_empty() => {
-                Err(io::Error::other(format!("{LOST_COUNTS}: {why}")))
+            State::Down { why, .. } => self.keep_counts(why),
+            State::Off | State::Up => Ok(()),
+        }
+    }
+
+    /// Keeps in a file what the store does not take.
+    fn keep_counts(&mut self, why: &str) -> io::Result<()> {
+        let entries = self.samples.due().len();
+        if entries > 0 {
+            warn!(entries, why, "the last refusals cannot be written to the audit log");
+        }
+        let config = Arc::clone(&self.config.borrow());
+        let unwritten = self.outbox.take_all(&self.shared, &config.time_zone);
+        if unwritten.batches.is_empty() {
+            return Ok(());
+        }
+        let Some(folder) = &config.state_dir else {
+            return Err(io::Error::other(format!("{LOST_COUNTS}: {why}")));
+        };
+        match unwritten::keep(folder, &unwritten) {
+            Ok(file) => {
+                let file = file.display();
+                warn!(%file, why, "the store does not take the last counts; they are kept in a file, and written at the next start");
+                Ok(())
             }
-            _ => Ok(()),
+            Err(error) => {
+                let folder = folder.display();
+                Err(io::Error::other(format!(
+                    "{LOST_COUNTS}: {why}; nor can they be kept in {folder}: {error}"
+                )))
+            }
         }
     }
 
@@ -350,10 +380,15 @@ impl StoreSync {
             Link::Up(_) => {}
         }
         let Ok(store) = self.registry.store() else { return };
-        let zone = self.config.borrow().time_zone.clone();
+        let config = Arc::clone(&self.config.borrow());
         let began = Instant::now();
         let written = timeout(WRITE, async {
-            self.outbox.write(&self.shared, &store, &zone).await?;
+            // What is added to counts by this is learnt as what others have added.
+            if self.outbox.has_kept || self.registry.left_files().iter().any(|left| !left.path.exists()) {
+                send_kept(&config, &self.registry, &store).await?;
+                self.outbox.has_kept = false;
+            }
+            self.outbox.write(&self.shared, &store, &config.time_zone).await?;
             self.write_samples(&store).await
         });
         match written.await {
@@ -390,9 +425,6 @@ impl StoreSync {
     }
 
     async fn clean(&mut self) {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
-        /// A replica that has written nothing for this long has no batch under way any more.
-        const WRITER: Duration = Duration::from_secs(62 * 24 * 3600);
         let config = Arc::clone(&self.config.borrow());
         let yesterday = SystemTime::now() - DAY;
         self.shared.limiters().quotas().forget_before(yesterday, &config.time_zone);
@@ -406,7 +438,7 @@ impl StoreSync {
         self.forgetting.start(&store, kept, months);
         let cleaned = async {
             store.forget_counts_before(&earliest).await?;
-            store.forget_writers_before(SystemTime::now() - WRITER).await?;
+            store.forget_writers_before(SystemTime::now() - REMEMBERED).await?;
             store.forget_old_changes().await?;
             store.forget_old_revoked_keys().await?;
             store.forget_audit_before(oldest).await

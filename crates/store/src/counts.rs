@@ -1,6 +1,9 @@
 //! Quota counts, and the batches by which they and usage are written.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use limits::QuotaId;
 use sqlx::{AnyConnection, Row, any::AnyRow};
@@ -36,7 +39,7 @@ pub struct Added {
 
 /// The identity of one counting process, different from all others, including earlier ones on the same machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Writer(String);
+pub struct Writer(pub(crate) String);
 
 impl Writer {
     /// A new, unique identity.
@@ -46,6 +49,13 @@ impl Writer {
         let _ = getrandom::fill(&mut random);
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         Self(format!("{nanos:032x}-{:08x}-{:016x}", std::process::id(), u64::from_be_bytes(random)))
+    }
+}
+
+/// Its name, of digits, letters and hyphens.
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -1,6 +1,6 @@
-//! Findings about accounts that are not in force, as values.
+//! Findings about accounts that are not in force, and about files with counts, as values.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use accounts::{AccountKind, Unfit, Unusable};
 
@@ -13,6 +13,22 @@ pub enum AccountFinding {
     Unusable(Unusable),
     /// It cannot be read.
     Unreadable(Unreadable),
+}
+
+/// A file with counts that a stop could not write to the store, and that a start has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether it is counted, and why it is left. Quotes nothing of it.
+    pub why: String,
+}
+
+impl LeftFile {
+    /// The code, for programs.
+    pub fn code(&self) -> &'static str {
+        "counts_left_in_file"
+    }
 }
 
 impl AccountFinding {

@@ -29,6 +29,7 @@ mod recost;
 mod registry;
 mod revoked;
 mod told;
+mod unwritten;
 mod usage;
 
 pub use account::{Filter, Page, Stored};
@@ -40,12 +41,13 @@ pub use counts::{Added, Batch, Writer};
 pub use database::{Store, StoreUrl};
 pub use erase::{Erased, Person};
 pub use error::{Conflict, InvalidUrl, NotReadable, StoreError, Unreadable};
-pub use finding::AccountFinding;
+pub use finding::{AccountFinding, LeftFile};
 pub use follow::{Change, Documents, Following};
 pub use networks::{KeyNetwork, KnownBefore, NotedNetwork};
 pub use recost::{RecostDays, Recosted};
 pub use registry::{AccountSource, Item, Listed, Registry, RegistryError, State};
 pub use told::ToldAlert;
+pub use unwritten::{UnreadableBatches, Unwritten};
 pub use usage::{
     InvalidUsageBy, UsageBy, UsageDimension, UsageFilter, UsageOrder, UsageRow, UsageTable, UsedOn,
 };

@@ -14,8 +14,8 @@ use config_reader::ConfigErrors;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    AccountFinding, Actor, Audit, Conflict, Erased, Filter, Person, RecostDays, Recosted, Store, StoreError,
-    Stored, Unreadable, UsageRow,
+    AccountFinding, Actor, Audit, Conflict, Erased, Filter, LeftFile, Person, RecostDays, Recosted, Store,
+    StoreError, Stored, Unreadable, UsageRow,
 };
 
 /// The accounts of the configuration file and of the store.
@@ -25,6 +25,7 @@ pub struct Registry {
     declared: ArcSwap<Accounts>,
     state: ArcSwap<State>,
     problems: ArcSwap<Vec<AccountFinding>>,
+    left_files: ArcSwap<Vec<LeftFile>>,
 }
 
 /// The state of the store.
@@ -133,6 +134,7 @@ impl Registry {
             declared: ArcSwap::from_pointee(declared),
             state: ArcSwap::from_pointee(State::Off),
             problems: ArcSwap::default(),
+            left_files: ArcSwap::default(),
         }
     }
 
@@ -159,6 +161,16 @@ impl Registry {
     /// Sets the accounts that are not in force.
     pub fn set_problems(&self, problems: Vec<AccountFinding>) {
         self.problems.store(Arc::new(problems));
+    }
+
+    /// The files with counts that a stop could not write, and that are still there.
+    pub fn left_files(&self) -> Arc<Vec<LeftFile>> {
+        self.left_files.load_full()
+    }
+
+    /// Sets these files.
+    pub fn set_left_files(&self, left: Vec<LeftFile>) {
+        self.left_files.store(Arc::new(left));
     }
 
     /// Replaces the accounts of the configuration file.

@@ -153,7 +153,7 @@ pub(crate) const NUMBERS: [&str; 15] = [
 ];
 const COST: &str = "cost";
 
-fn values(counts: &UsedCounts) -> [i64; NUMBERS.len()] {
+pub(crate) fn values(counts: &UsedCounts) -> [i64; NUMBERS.len()] {
     let UsedCounts { requests, refused, errors, aborted, milliseconds, .. } = *counts;
     let UsedCounts { prompt, cached, completion, exact, measured, estimated, cost, .. } = *counts;
     let UsedCounts { images, sound, characters, .. } = *counts;
@@ -178,7 +178,7 @@ fn values(counts: &UsedCounts) -> [i64; NUMBERS.len()] {
     ]
 }
 
-fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
+pub(crate) fn counts(values: [i64; NUMBERS.len()]) -> UsedCounts {
     let [
         requests,
         refused,

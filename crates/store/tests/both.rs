@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use store::{
     AccountSource, Actor, Added, Audit, AuditFilter, Batch, BudgetChange, BudgetOf, BudgetOwner, Change,
     Conflict, Filter, KeyNetwork, Origin, Person, Registry, RegistryError, Store, StoreError, ToldAlert,
-    UsageFilter, UsedOn, Writer,
+    Unwritten, UsageFilter, UsedOn, Writer,
 };
 
 with_both! {
@@ -26,6 +26,7 @@ with_both! {
     a_replica_hears_of_every_change_within_a_second
     counts_of_two_replicas_add_up
     a_batch_that_is_given_again_counts_once
+    a_batch_from_a_file_counts_once
     a_batch_may_be_large
     what_others_have_counted_is_heard_of
     writers_at_once_lose_nothing
@@ -293,6 +294,48 @@ async fn what_others_have_counted_is_heard_of(place: TestStore) {
     assert_eq!(between(0, 2).await, HashSet::from([(one, 7), (other, 1)]));
     assert_eq!(between(1, 2).await, HashSet::from([(one, 7)]), "not what nobody has changed since");
     assert_eq!(between(2, 2).await, HashSet::new());
+}
+
+/// What a process could not write before it ended is written by another one, which may be killed before it removes the file.
+async fn a_batch_from_a_file_counts_once(place: TestStore) {
+    let store = place.open().await;
+    let (writer, id) = (Writer::new(), quota('4', "2026-11"));
+    let used = used("alice", UsedCounts { requests: 2, cost: -7, milliseconds: 9, ..UsedCounts::default() });
+    let batch = |number| batch(number, &[(id, 5), (quota('5', "2026-W47"), -3)], std::slice::from_ref(&used));
+    // The answer to the second was lost: whether it is written was not known.
+    for number in 1..=2 {
+        store.add(&writer, &batch(number)).await.expect("added");
+    }
+    let kept = Unwritten { writer: writer.clone(), batches: vec![batch(2), batch(3)] };
+    let bytes = kept.to_json().expect("JSON");
+    let read = Unwritten::parse(&bytes).expect("batches");
+    assert_eq!(read, kept);
+    let other = place.open().await;
+    for _ in 0..2 {
+        let (one, two) = tokio::join!(store.add_unwritten(&read), other.add_unwritten(&read));
+        one.and(two).expect("added");
+        let usage = store.usage(&UsageFilter { limit: 10, ..UsageFilter::default() }).await.expect("usage");
+        let UsedCounts { requests, cost, milliseconds, .. } = usage[0].counts;
+        let counts = store.counts(&["2026-11".into()]).await.expect("counts");
+        assert_eq!((counts[0], requests, cost, milliseconds), ((id, 15), 6, -21, 27));
+    }
+    for length in 0..bytes.len() {
+        assert!(Unwritten::parse(&bytes[..length]).is_err(), "{length} bytes of it");
+    }
+    let text = String::from_utf8(bytes).expect("text");
+    for (right, wrong, why) in [
+        ("\"form\":1", "\"form\":2", "newer Modelgate"),
+        ("\"number\":2", "\"number\":3", "not in order"),
+        ("2026-W47", "2026-W99", "cannot be"),
+        ("\"day\":\"2026-11-21\"", "\"day\":\"2026-11\"", "cannot be"),
+        ("\"cost\":-7", "\"price\":-7", "cannot be"),
+        ("\"cost\":-7", "\"cost\":\"alice\"", "damaged"),
+        ("\"hour\"", "\"alice\"", "damaged"),
+    ] {
+        assert!(text.contains(right), "{text}");
+        let error = Unwritten::parse(text.replacen(right, wrong, 1).as_bytes()).expect_err(wrong).to_string();
+        assert!(error.contains(why) && !error.contains("alice"), "{wrong}: {error}");
+    }
 }
 
 async fn a_batch_may_be_large(place: TestStore) {

@@ -11,7 +11,7 @@ use std::{
 use access::UsageHour;
 use jiff::{Timestamp, tz::TimeZone};
 use limits::{Calendar, Period, QuotaId};
-use store::{Batch, Store, StoreError, UsedOn, Writer};
+use store::{Batch, Store, StoreError, Unwritten, UsedOn, Writer};
 use web::Shared;
 
 /// The maximum number of counts, and of usage rows, in a batch.
@@ -47,6 +47,8 @@ pub(super) struct Outbox {
     batches: VecDeque<Batch>,
     /// The counts of all batches in the store up to this number, from any replica, are known.
     known: i64,
+    /// Whether the store has yet to get what a stop could not write.
+    pub(super) has_kept: bool,
 }
 
 /// The quota counts that a store holds.
@@ -55,19 +57,22 @@ pub(super) struct Counted {
     /// The store held at least this many batches when the counts were read.
     pub(super) batches: i64,
     pub(super) counts: Vec<(QuotaId, u64)>,
+    /// Whether the store did not take what a stop could not write.
+    pub(super) has_kept: bool,
 }
 
 impl Counted {
     /// Reads the counts from the store.
     pub(super) async fn of(store: &Store, zone: &TimeZone) -> Result<Self, StoreError> {
         let batches = store.batches().await?;
-        Ok(Self { batches, counts: store.counts(&periods(zone, SystemTime::now())).await? })
+        let counts = store.counts(&periods(zone, SystemTime::now())).await?;
+        Ok(Self { batches, counts, has_kept: false })
     }
 }
 
 impl Outbox {
     pub(super) fn new() -> Self {
-        Self { writer: Writer::new(), last: 0, batches: VecDeque::new(), known: 0 }
+        Self { writer: Writer::new(), last: 0, batches: VecDeque::new(), known: 0, has_kept: false }
     }
 
     /// Whether all that was taken is in the store.
@@ -75,9 +80,15 @@ impl Outbox {
         self.batches.is_empty()
     }
 
+    /// All that is not known to be in the store, what was counted since the last batch among it: for a process that ends.
+    pub(super) fn take_all(&mut self, shared: &Shared, zone: &TimeZone) -> Unwritten {
+        self.take(shared, zone);
+        Unwritten { writer: self.writer.clone(), batches: self.batches.drain(..).collect() }
+    }
+
     /// Learns what the store holds.
     pub(super) fn learn(&mut self, shared: &Shared, counted: Counted) {
-        self.known = counted.batches;
+        (self.known, self.has_kept) = (counted.batches, counted.has_kept);
         self.learn_counts(shared, counted.counts);
     }
 

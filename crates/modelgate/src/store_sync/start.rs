@@ -18,11 +18,14 @@ use super::{
     first_key,
     reading::{late, read_all},
     report::report,
+    unwritten,
 };
 use crate::{config::Config, jwks::KeySets, policy_source::PolicySource};
 
 /// How long the start waits for the store.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a write may take.
+pub(super) const WRITE: Duration = Duration::from_secs(5);
 /// How long it waits for a file: a newer Modelgate changes the tables of an older one, and years of usage take a while.
 const FILE_TIMEOUT: Duration = Duration::from_secs(900);
 
@@ -101,9 +104,22 @@ pub(super) async fn open(
     // Following starts first, so that changes during the reading are not missed.
     let following = store.follow().await?;
     let policy_source = read_all(config, key_sets, &store, known).await?;
-    let counted = Counted::of(&store, &config.time_zone).await?;
+    // Before the counts are read. A store that can only be read is no reason not to start: then it is tried again with each flush.
+    let kept = timeout(WRITE, send_kept(config, registry, &store)).await.unwrap_or_else(|_| Err(late()));
+    if let Err(error) = &kept {
+        warn!(%error, "what the last stop could not write to the store cannot be written yet");
+    }
+    let counted = Counted { has_kept: kept.is_err(), ..Counted::of(&store, &config.time_zone).await? };
     registry.set_state(State::Up);
     Ok((following, policy_source, counted))
+}
+
+/// Writes what a stop could not write to the store.
+pub(super) async fn send_kept(config: &Config, registry: &Registry, store: &Store) -> Result<(), StoreError> {
+    if let Some(folder) = &config.state_dir {
+        registry.set_left_files(unwritten::send(store, folder, SystemTime::now()).await?);
+    }
+    Ok(())
 }
 
 /// The present keys and limits of the file and the store, for a command that changes nothing.
