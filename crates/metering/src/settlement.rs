@@ -75,7 +75,7 @@ impl UsageKind {
 pub enum Ending {
     /// It was answered.
     Finished,
-    /// The server refused it or never got it: the client was answered with an error.
+    /// The server refused it or never got it: the client was answered with an error, or was sent elsewhere (301, 302, 307, 308).
     Refused,
     /// The client went away before the end, or the server broke off.
     Aborted,

@@ -29,7 +29,7 @@ const SLOTS: u64 = 10;
 pub struct RequestCounts {
     /// Requests that were answered.
     pub finished: u64,
-    /// Requests that were answered with an error that blames the client (4xx).
+    /// Requests that were answered with an error that blames the client (4xx), or with a redirect.
     pub refused: u64,
     /// Requests that were answered with another error, such as 502, or with none at all.
     pub failed: u64,
@@ -73,7 +73,7 @@ impl RequestCounts {
     pub(crate) fn add_request(&mut self, settled: &SettledRequest) {
         match (settled.ending, settled.status) {
             (Ending::Finished, _) => self.finished += 1,
-            (Ending::Refused, Some(400..500)) => self.refused += 1,
+            (Ending::Refused, Some(..500)) => self.refused += 1,
             (Ending::Refused, _) => self.failed += 1,
             (Ending::Aborted, _) => self.aborted += 1,
             (Ending::Unknown, _) => self.unknown += 1,

@@ -75,7 +75,7 @@ fn endings(counts: &RequestCounts) -> String {
     let RequestCounts { finished, refused, failed, aborted, unknown, .. } = *counts;
     let said = [
         (finished, "answered"),
-        (refused, "refused by the server (4xx)"),
+        (refused, "refused by the server (4xx, redirects)"),
         (failed, "failed"),
         (aborted, "aborted"),
         (unknown, "not known"),

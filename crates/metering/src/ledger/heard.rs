@@ -321,9 +321,17 @@ fn is_unworked(record: &RecordReceipt) -> bool {
     match record.server_status {
         0 => record.server.is_none(),
         400..=499 => record.status < 500 && is_at_once,
+        _ if is_redirect(record) => is_at_once,
         501 | 502 | 503 | 529 => is_at_once,
         _ => false,
     }
+}
+
+/// Whether its client was sent elsewhere, by the server or by Traefik (RFC 9110, 15.4): nothing was made for it there, and what it asks
+/// for next is another request. 303 is left out, because its answer is at another place: the work may be done.
+fn is_redirect(record: &RecordReceipt) -> bool {
+    let is_by_traefik = record.server_status == 0 && record.server.is_none();
+    matches!(record.status, 301 | 302 | 307 | 308) && (record.server_status == record.status || is_by_traefik)
 }
 
 /// Nobody waited for the answer any longer (RFC 9110, 15.6.5): the server may have worked on it until then.
@@ -336,6 +344,7 @@ fn ending_of(record: &RecordReceipt) -> Ending {
         (499 | GAVE_UP, _) => Ending::Aborted,
         (400.., _) | (_, 400..) => Ending::Refused,
         (200..300, 0) => Ending::Aborted,
+        _ if is_redirect(record) => Ending::Refused,
         _ => Ending::Finished,
     }
 }

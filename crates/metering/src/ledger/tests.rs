@@ -251,6 +251,30 @@ fn some_of_several_spans_are_completed_by_the_record_or_by_the_reservation() {
     );
 }
 
+/// Regression: a redirect counted as an answer. Its prompt was paid for, a hard budget kept all that was reserved, and eight of them in a
+/// row ended the waiting for the spans of the model's server.
+#[test]
+fn a_redirect_is_no_answer() {
+    for status in [301, 302, 307, 308] {
+        let mut ledger = ledger();
+        for request in 1..=9 {
+            ledger.open(reservation(request), at(0));
+            ledger.record(refused(request, status), at(1));
+        }
+        ledger.advance(at(10));
+        let settled = ledger.take_settled();
+        assert_eq!(settled.len(), 9, "{status}");
+        for settled in settled {
+            assert_eq!((settled.kind, settled.used), (UsageKind::Measured, used(0, 0)), "{status}");
+            assert_eq!((settled.ending, settled.is_unworked), (Ending::Refused, true), "{status}");
+        }
+        ledger.open(reservation(10), at(11));
+        ledger.record(record(10, 900), at(12));
+        ledger.span(span(10, 1, 10, 20), at(13));
+        assert_eq!(ledger.settled_by(at(60)), [(10, UsageKind::Exact, 10, 20)], "{status}");
+    }
+}
+
 #[test]
 fn what_a_server_refused_or_never_got_costs_nothing() {
     for status in [400, 404, 429, 500, 502, 503] {
@@ -318,6 +342,12 @@ fn only_a_clients_fault_and_a_server_that_was_not_reached_are_surely_no_work() {
         (502, 0, 0, SECOND, true, false),
         (200, 200, 0, SECOND, true, false),
         (499, 0, 0, SECOND, true, false),
+        (307, 307, 0, at_once, true, true),
+        (307, 307, 0, SECOND, true, false),
+        (307, 200, 0, at_once, true, false),
+        (303, 303, 0, at_once, true, false),
+        // A redirect of Traefik's own.
+        (302, 0, 0, SECOND, false, true),
     ] {
         let mut ledger = ledger();
         ledger.open(reservation(1), at(0));
@@ -1007,6 +1037,13 @@ fn an_end_is_told_by_both_statuses() {
         (200, 0, Ending::Aborted),
         (299, 0, Ending::Aborted),
         (304, 0, Ending::Finished),
+        // The answer to a request that was worked on is elsewhere.
+        (303, 303, Ending::Finished),
+        (307, 307, Ending::Refused),
+        (308, 308, Ending::Refused),
+        // Something between the server and the client has made a redirect of an answer.
+        (307, 200, Ending::Finished),
+        (307, 0, Ending::Finished),
         (200, 500, Ending::Refused),
         (502, 0, Ending::Refused),
         (499, 0, Ending::Aborted),

@@ -35,6 +35,7 @@ fn each_ending_is_counted_once_and_guessed_tokens_make_no_rate() {
         settled(Ending::Finished, Some(200), UsageKind::Measured),
         settled(Ending::Finished, None, UsageKind::Exact),
         settled(Ending::Refused, Some(404), UsageKind::Measured),
+        settled(Ending::Refused, Some(307), UsageKind::Measured),
         settled(Ending::Refused, Some(502), UsageKind::Measured),
         settled(Ending::Refused, None, UsageKind::Measured),
         settled(Ending::Aborted, Some(499), UsageKind::Measured),
@@ -43,18 +44,18 @@ fn each_ending_is_counted_once_and_guessed_tokens_make_no_rate() {
     telemetry.settled(&all.map(Arc::new), now);
     let expected = RequestCounts {
         finished: 3,
-        refused: 1,
+        refused: 2,
         failed: 2,
         aborted: 1,
         unknown: 1,
         exact: 2,
         measured: 1,
-        prompt_tokens: 700,
-        completion_tokens: 140,
+        prompt_tokens: 800,
+        completion_tokens: 160,
     };
     let model = telemetry.of_model("llama", now).expect("counted");
     assert_eq!((model.recent, model.total), (expected, expected));
-    assert_eq!((expected.errors(), expected.all()), (3, 8));
+    assert_eq!((expected.errors(), expected.all()), (4, 9));
     assert_eq!(telemetry.of_server("file:gpu", now), Some(model));
     assert_eq!((telemetry.of_model("gpu", now), telemetry.of_server("llama", now)), (None, None));
     assert!(telemetry.does_traefik_tell());

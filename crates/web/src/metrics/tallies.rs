@@ -171,7 +171,7 @@ const CACHED: &str = "Tokens of prompts, of which a server has told that they we
 const CORRECTED: &str =
     "Tokens by which servers' counters have corrected requests that were counted before: more or less";
 const COST: &str = "What requests cost, by how well their tokens are known";
-const ENDED: &str = "Requests that have ended: answered, refused by the server (4xx), failed (other errors), aborted, or unknown";
+const ENDED: &str = "Requests that have ended: answered, refused by the server (4xx, redirects), failed (other errors), aborted, or unknown";
 const FIRST_TOKEN: &str = "Time to first token, as far as servers tell it";
 const DURATION: &str =
     "How long requests took, in Traefik without the wait for a server, or else at the server";
