@@ -458,4 +458,30 @@ mod tests {
         assert!(numbers.iter().all(|number| *number < 1 << 53), "{numbers:?}");
         assert_ne!(numbers[0], numbers[1]);
     }
+
+    /// After it the server takes nothing for a request: too early, and requests are refused that it had time for; too late, and it
+    /// takes for requests that were already decided without it. A wrong moment of a loss lets hard budgets spend what is lost again.
+    #[tokio::test]
+    async fn a_deadline_leaves_a_quarter_and_a_loss_is_told_when_it_was_noted() {
+        let server = Server::new("redis://127.0.0.1:1", None).expect("a URL");
+        let keys = Keys::new("test").expect("a name");
+        let (link, task) = Link::start(server, Duration::from_secs(400), NonZeroU32::MIN, &keys).await;
+        task.abort();
+        let began = Instant::now();
+        assert_eq!(link.deadline(began), None, "its clock is not known");
+        let now = 1_000_000_000 * 1_000_000_000;
+        link.learn_time(began, ServerTime(now));
+        let deadline = link.deadline(began).expect("a deadline").0;
+        let seconds = |count| nanos(Duration::from_secs(count));
+        assert!((now + seconds(290)..=now + seconds(300)).contains(&deadline), "{deadline}");
+
+        link.learn_epoch(Epoch(7));
+        assert_eq!((link.epoch(), link.lost_at()), (Epoch(7), None), "the first one is no loss");
+        let before = Instant::now();
+        link.learn_epoch(Epoch(8));
+        let lost_at = link.lost_at().expect("a loss");
+        assert!((before..=Instant::now()).contains(&lost_at));
+        link.learn_epoch(Epoch(8));
+        assert_eq!((link.epoch(), link.lost_at()), (Epoch(8), Some(lost_at)));
+    }
 }
