@@ -484,4 +484,28 @@ mod tests {
         link.learn_epoch(Epoch(8));
         assert_eq!((link.epoch(), link.lost_at()), (Epoch(8), Some(lost_at)));
     }
+
+    /// All Modelgates lose a server at the same moment: it must be able to start while they wait for it.
+    #[tokio::test]
+    async fn a_server_that_fails_is_tried_less_and_less_often() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("redis://{}", listener.local_addr().expect("its address"));
+        let keys = Keys::new("test").expect("a name");
+        let tried = tokio::spawn(async move {
+            let mut count = 0;
+            // Each connection ends as soon as it is accepted.
+            let until = Instant::now() + Duration::from_millis(800);
+            while let Ok(Ok(_)) =
+                timeout(until.saturating_duration_since(Instant::now()), listener.accept()).await
+            {
+                count += 1;
+            }
+            count
+        });
+        let server = Server::new(&url, None).expect("a URL");
+        let (_link, task) = Link::start(server, Duration::from_millis(40), NonZeroU32::MIN, &keys).await;
+        let count = tried.await.expect("a number");
+        task.abort();
+        assert!((2..=6).contains(&count), "{count} times; after 50, 150, 350 and 750 ms at the earliest");
+    }
 }
