@@ -77,3 +77,17 @@ impl WaitPriority {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plans name them, and who waits is let in by the rank: with a wrong one a batch would go before people.
+    #[test]
+    fn priorities_have_their_names_and_the_ranks_of_their_order() {
+        let told = WaitPriority::ALL.map(|(name, priority)| (name == priority.name(), priority.rank()));
+        assert_eq!(told, [(true, 0), (true, 1), (true, 2)]);
+        assert_eq!(WaitPriority::ALL.map(|(name, _)| name), ["low", "normal", "high"]);
+        assert!(WaitPriority::ALL.is_sorted_by_key(|(_, priority)| *priority));
+    }
+}

@@ -403,9 +403,10 @@ impl Borrow<KeyDigest> for ByDigest {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use limits::Rate;
+    use limits::{Calendar, Quota, Rate, Reserve};
 
     use super::*;
+    use crate::RevokedKey;
 
     fn policy() -> Policy {
         let key = |name: &str| {
@@ -730,5 +731,53 @@ mod tests {
         let policy = Policy::new(Vec::new(), vec![entry("llama3*", 1), entry("llama*", 2)]);
         let limit = |model| policy.model_limits(model).map(|limits| limits.rates()[0].amount());
         assert_eq!((limit("llama3.1"), limit("llama2"), limit("qwen")), (Some(1), Some(2), None));
+    }
+
+    /// Without a price a request is refused only where there is a budget, and prices are not asked for where there is none.
+    #[test]
+    fn a_budget_is_found_wherever_it_is_set() {
+        let none = Limits::from(Rate::per_minute(9, None).expect("a rate"));
+        let quota = Quota::budget(1, Calendar::Day, Reserve::Usual).expect("a budget");
+        let budget = Limits::new(Vec::new(), vec![quota]);
+        let digest = KeyDigest::of("mg-alice");
+        // Of a key, of its consumer, of a model, of a consumer who is known by tokens.
+        for place in 1..=7 {
+            let at = |wanted| if place == wanted { budget.clone() } else { none.clone() };
+            let consumer = |all, each| {
+                Arc::new(Consumer { limits: at(all), limits_per_model: at(each), ..Consumer::new("team") })
+            };
+            let owner = consumer(3, 4);
+            let key = Key {
+                limits: at(1),
+                limits_per_model: at(2),
+                ..Key::new("alice", Arc::clone(&owner), digest)
+            };
+            let told = (owner.has_budget(), key.has_budget());
+            assert_eq!(told, ([3, 4].contains(&place), (1..=4).contains(&place)), "{place}");
+            let models = ModelLimit { models: ModelGlobs::all(), limits: at(5) };
+            let policy = Policy::new(vec![key], vec![models])
+                .with_issuers(Vec::new(), HashMap::from([("team".to_owned(), consumer(6, 7))]));
+            assert!(policy.has_budgets(), "{place}");
+            assert_eq!(policy.consumer("team").map(|team| team.has_budget()), Some(place > 5));
+            assert_eq!(policy.consumer("other"), None);
+        }
+        let without = Key { limits: none, ..Key::new("alice", Arc::new(Consumer::new("team")), digest) };
+        assert!(!Policy::new(vec![without], Vec::new()).has_budgets());
+    }
+
+    /// The keys that the store knows are read apart from those of a file: with the revoked ones of neither nobody would be told who
+    /// still uses an old key.
+    #[test]
+    fn revoked_keys_are_shared_and_told() {
+        let digest = KeyDigest::of("mg-old");
+        let old =
+            || RevokedKey { digest, name: "old".into(), consumer: "team".into(), at: SystemTime::UNIX_EPOCH };
+        let mut before = policy();
+        assert!(before.revoked().is_empty());
+        before.revoked_mut().add([old()]);
+        assert!(!before.revoked().is_empty());
+        let mut after = policy();
+        after.share_revoked_of(&before);
+        assert_eq!(after.revoked().get(&digest, SystemTime::UNIX_EPOCH), Some(&old()));
     }
 }

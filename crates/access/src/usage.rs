@@ -763,4 +763,18 @@ mod tests {
             prop_assert_eq!((sum.requests, sum.exact, sum.estimated), (requests.len() as i64, exact, 0));
         }
     }
+
+    /// Images, sound and speech are paid by their number, and not by tokens.
+    #[test]
+    fn media_are_counted_with_their_request_and_taken_once() {
+        let usage = Usage::default();
+        for (images, sound, characters) in [(2, 0, 0), (1, 500, 0), (0, 250, 70), (0, 0, 0)] {
+            let media = Media { images, sound, characters };
+            usage.allowed(LLAMA, at(0), UsageEstimate { media, ..estimate(0, 0) });
+        }
+        let counts =
+            UsedCounts { requests: 4, images: 3, sound: 750, characters: 70, ..UsedCounts::default() };
+        assert_eq!(usage.take().iter().map(|used| used.counts).collect::<Vec<_>>(), [counts]);
+        assert_eq!(usage.take(), []);
+    }
 }

@@ -175,3 +175,32 @@ fn an_answer_is_open_unless_each_server_reads_what_limits_it() {
         assert_eq!(is_open(kinds, field), expected, "{kinds:?} {field}");
     }
 }
+
+/// An alias has no price of its own, and usage under it is that of its model. A name that a client has invented has no usage at all.
+#[test]
+fn a_request_is_priced_and_counted_by_the_models_own_name() {
+    let lone = server_with("lone", &["org/lone"], &[("aliases", "solo"), ("single_model", "true")]);
+    let world = world(vec![lone]);
+    for (name, expected) in [("solo", Some("org/lone")), ("org/lone", Some("org/lone"))] {
+        let call = Call::chat("mg-alice", name);
+        let headers = call.headers();
+        let pending = prepare(&world.policy, &world.catalogue, &call.asked_with(&headers)).expect(name);
+        assert_eq!(pending.own_model(), expected, "{name}");
+        let Decision::Allow(grant) = pending.admit(&world.limiters) else { panic!("{name} is refused") };
+        assert_eq!(grant.own_model(), expected, "{name}");
+    }
+}
+
+/// Where Modelgate chooses the server, it needs the route with the servers.
+#[test]
+fn the_servers_to_choose_from_are_told_before_and_after_the_limits() {
+    for (strategy, chooses) in [("least-busy", true), ("p2c", false)] {
+        let world =
+            world(["a", "b"].map(|name| server_with(name, &["llama"], &[("strategy", strategy)])).into());
+        let pending = pending(&world, "bob");
+        let (is_told, route) = (pending.pick().is_some(), pending.pick().map(|(route, _)| route.clone()));
+        assert_eq!(is_told, chooses, "{strategy}");
+        let Decision::Allow(grant) = pending.admit(&world.limiters) else { panic!("{strategy} is refused") };
+        assert_eq!((grant.pick.is_some(), route), (chooses, grant.route.filter(|_| chooses)), "{strategy}");
+    }
+}

@@ -253,4 +253,26 @@ mod tests {
         assert_eq!(calibration.len(), MAX_CALIBRATED);
         assert!(calibration.prompt(&model("busy"), SHAPE, 100) > 150);
     }
+
+    /// With a pace of 0 tokens an answer that nobody waited for would be free.
+    #[test]
+    fn prompts_alone_tell_no_pace() {
+        let mut calibration = Calibration::default();
+        calibration.learn_prompt(&model("a"), SHAPE, 1, 100, 200);
+        assert_eq!(calibration.generated_in(&model("a"), SHAPE, Duration::from_secs(3)), None);
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_is_forgotten_and_only_for_something_new() {
+        let mut calibration = Calibration::default();
+        let learn = |calibration: &mut Calibration, number: usize| {
+            calibration.learn_prompt(&model(&number.to_string()), SHAPE, 1, 100, 200);
+        };
+        (0..MAX_CALIBRATED).for_each(|number| learn(&mut calibration, number));
+        (0..10).for_each(|_| learn(&mut calibration, 0));
+        assert_eq!(calibration.len(), MAX_CALIBRATED, "nothing is new");
+        learn(&mut calibration, MAX_CALIBRATED);
+        let is_known = |number: usize| calibration.prompt(&model(&number.to_string()), SHAPE, 100) > 150;
+        assert_eq!([0, 1, 2, MAX_CALIBRATED].map(is_known), [true, false, true, true]);
+    }
 }

@@ -114,4 +114,20 @@ mod tests {
             assert_eq!(MeteredEndpoint::of(path), endpoint, "{path}");
         }
     }
+
+    /// Dashboards group by these names.
+    #[test]
+    fn what_is_done_has_the_names_of_opentelemetry() {
+        use MeteredEndpoint::*;
+        for (name, endpoints) in [
+            ("chat", &[ChatCompletions, Responses, Messages, OllamaChat][..]),
+            ("text_completion", &[Completions, OllamaGenerate, Generate, LlamaCpp]),
+            ("embeddings", &[Embeddings]),
+            ("other", &[Other]),
+        ] {
+            for endpoint in endpoints {
+                assert_eq!(endpoint.operation(), name, "{endpoint:?}");
+            }
+        }
+    }
 }

@@ -458,4 +458,54 @@ mod tests {
         assert!(numbers.iter().all(|number| *number < 1 << 53), "{numbers:?}");
         assert_ne!(numbers[0], numbers[1]);
     }
+
+    /// After it the server takes nothing for a request: too early, and requests are refused that it had time for; too late, and it
+    /// takes for requests that were already decided without it. A wrong moment of a loss lets hard budgets spend what is lost again.
+    #[tokio::test]
+    async fn a_deadline_leaves_a_quarter_and_a_loss_is_told_when_it_was_noted() {
+        let server = Server::new("redis://127.0.0.1:1", None).expect("a URL");
+        let keys = Keys::new("test").expect("a name");
+        let (link, task) = Link::start(server, Duration::from_secs(400), NonZeroU32::MIN, &keys).await;
+        task.abort();
+        let began = Instant::now();
+        assert_eq!(link.deadline(began), None, "its clock is not known");
+        let now = 1_000_000_000 * 1_000_000_000;
+        link.learn_time(began, ServerTime(now));
+        let deadline = link.deadline(began).expect("a deadline").0;
+        let seconds = |count| nanos(Duration::from_secs(count));
+        assert!((now + seconds(290)..=now + seconds(300)).contains(&deadline), "{deadline}");
+
+        link.learn_epoch(Epoch(7));
+        assert_eq!((link.epoch(), link.lost_at()), (Epoch(7), None), "the first one is no loss");
+        let before = Instant::now();
+        link.learn_epoch(Epoch(8));
+        let lost_at = link.lost_at().expect("a loss");
+        assert!((before..=Instant::now()).contains(&lost_at));
+        link.learn_epoch(Epoch(8));
+        assert_eq!((link.epoch(), link.lost_at()), (Epoch(8), Some(lost_at)));
+    }
+
+    /// All Modelgates lose a server at the same moment: it must be able to start while they wait for it.
+    #[tokio::test]
+    async fn a_server_that_fails_is_tried_less_and_less_often() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("redis://{}", listener.local_addr().expect("its address"));
+        let keys = Keys::new("test").expect("a name");
+        let tried = tokio::spawn(async move {
+            let mut count = 0;
+            // Each connection ends as soon as it is accepted.
+            let until = Instant::now() + Duration::from_millis(800);
+            while let Ok(Ok(_)) =
+                timeout(until.saturating_duration_since(Instant::now()), listener.accept()).await
+            {
+                count += 1;
+            }
+            count
+        });
+        let server = Server::new(&url, None).expect("a URL");
+        let (_link, task) = Link::start(server, Duration::from_millis(40), NonZeroU32::MIN, &keys).await;
+        let count = tried.await.expect("a number");
+        task.abort();
+        assert!((2..=6).contains(&count), "{count} times; after 50, 150, 350 and 750 ms at the earliest");
+    }
 }

@@ -1,3 +1,4 @@
+use catalogue::Kind;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -235,6 +236,69 @@ fn a_model_may_have_a_default_of_its_own() {
 #[test]
 fn numbers_beyond_all_measure_do_not_wrap() {
     assert_eq!(chat(r#"{"max_tokens":18446744073709551615,"n":9}"#), u32::MAX);
+}
+
+/// Python reads the digits of all scripts: vLLM takes the first for five tokens, and the second for two answers. Others ignore them, so
+/// the answer is as long as usual, and there may be any number of them.
+#[test]
+fn a_number_that_only_some_readers_read_leaves_the_answer_open() {
+    assert_eq!(chat(r#"{"prompt":"","max_tokens":"٥"}"#), 1000);
+    assert_eq!(chat(r#"{"prompt":"","max_tokens":5,"n":"٢"}"#), u32::MAX);
+}
+
+/// An image counts 1000 tokens and a file 2000, but only in a field that a server may read: Ollama's reader ignores case, no reader
+/// ignores what is between letters.
+#[test]
+fn media_in_a_field_of_another_case_count_as_media() {
+    for (name, expected) in [
+        ("images", 1000),
+        ("Images", 1000),
+        ("IMAGES", 1000),
+        ("Image_URL", 1000),
+        ("Input_Audio", 2000),
+        ("VIDEO", 2000),
+        ("imageurl", 1),
+        ("i_mage", 1),
+        ("Picture", 1),
+    ] {
+        let body = format!(r#"{{"messages":[{{"{name}":["AAAA"]}}],"max_tokens":5}}"#);
+        assert_eq!(chat(&body), expected + 5, "{name}");
+    }
+}
+
+/// A hard budget or a limit of tokens would take 7 tokens for an answer that the server does not bound. A number beside it counts as a token.
+#[test]
+fn only_another_case_disguises_the_length_of_an_answer() {
+    for (name, expected) in
+        [("max_tokens", 7), ("Max_Tokens", 7), ("maxtokens", 1001), ("m_a_x_tokens", 1001)]
+    {
+        assert_eq!(chat(&format!(r#"{{"prompt":"","{name}":7}}"#)), expected, "{name}");
+    }
+}
+
+/// Of several objects of settings it is not known which one a server takes: none of them bounds the answer.
+#[test]
+fn only_one_object_of_settings_bounds_an_answer() {
+    let sglang = Servers::of_test(Kind::Sglang);
+    for (settings, is_open) in [
+        (r#""sampling_params":{"max_new_tokens":5}"#, false),
+        (r#""sampling_params":[{"max_new_tokens":5}]"#, true),
+        (r#""sampling_params":{"max_new_tokens":5},"sampling_params":{"max_new_tokens":5}"#, true),
+        (r#""sampling_params":[{"max_new_tokens":5}],"sampling_params":{"max_new_tokens":5}"#, true),
+    ] {
+        let count = Count::of(format!(r#"{{"text":"1234",{settings}}}"#).as_bytes()).expect("JSON");
+        assert_eq!(count.is_open("/generate", sglang), is_open, "{settings}");
+    }
+}
+
+/// Who only counts tokens takes none from limits and budgets, whatever the body is.
+#[test]
+fn a_request_that_generates_nothing_takes_nothing() {
+    for path in ["/v1/messages/count_tokens", "/v1/messages/Count_Tokens/?beta=true", "/%74okenize"] {
+        for body in [None, Some(&b""[..]), Some(br#"{"messages":[{"content":"12345678"}]}"#), Some(b"\xff")] {
+            assert_eq!(sum(path, body, None), Sum { prompt: 0, answer: 0, open: None }, "{path} {body:?}");
+        }
+    }
 }
 
 /// The reader accepts these, as some servers do; they must not make a long request cheap.

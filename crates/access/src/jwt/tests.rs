@@ -206,3 +206,13 @@ fn limits_are_counted_by_subject_and_else_by_name() {
     let others = [digest(&other, json!({ "azp": "app", "sub": "x" })), digest(&other, json!({ "azp": "x" }))];
     assert!(machine != user && !others.contains(&user) && !others.contains(&machine));
 }
+
+/// Usage of keys that stand for tokens is told by their consumer; that of keys in the configuration by their name.
+#[test]
+fn a_key_that_stands_for_a_token_is_known_by_its_name() {
+    for (name, expected) in
+        [("jwt:alice", true), ("jwt:", true), ("jwt", false), ("alice", false), ("a-jwt:b", false)]
+    {
+        assert_eq!(is_of_token(name), expected, "{name}");
+    }
+}

@@ -61,3 +61,27 @@ impl Counted {
         if is_later { Since::Last(now.less(before)) } else { Since::Restart(now) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that was restarted may soon have counted more of one kind than before, but not of each.
+    #[test]
+    fn a_server_began_anew_if_one_of_its_counters_is_smaller() {
+        for (now, is_restart) in [
+            ([10, 5, 20], false),
+            ([11, 6, 21], false),
+            ([9, 6, 21], true),
+            ([11, 4, 21], true),
+            ([11, 6, 19], true),
+            ([0, 0, 0], true),
+        ] {
+            let counters = |[prompt, cached, completion]: [u64; 3]| Counters { prompt, cached, completion };
+            let mut counted = Counted::default();
+            assert_eq!(counted.since_last(counters([10, 5, 20])), Since::Unknown);
+            let since = counted.since_last(counters(now));
+            assert_eq!(matches!(since, Since::Restart(_)), is_restart, "{now:?}");
+        }
+    }
+}

@@ -118,3 +118,32 @@ fn shares(groups: &Groups, counted: u64) -> impl Iterator<Item = (&(Arc<str>, Re
         .filter(move |_| all > 0)
         .map(move |(of, alike)| (of, alike.requests, alike.size, share::part(counted, alike.tokens, all)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A balance teaches if it is like the lowest quarter of the last ones, or, with `quarter` 2, like the middle.
+    #[test]
+    fn a_balance_is_usual_if_its_proportion_is() {
+        let mut factors = Factors::default();
+        for (counted, expected, is_usual) in [
+            (0, 100, false),
+            (100, 0, false),
+            (100, 100, true),
+            (5_000, 5_000, true),
+            (300, 100, false),
+            (120, 100, true),
+            (10, 100, false),
+        ] {
+            assert_eq!(factors.is_usual(counted, expected, 1), is_usual, "{counted} {expected}");
+        }
+        let mut factors = Factors::default();
+        for (counted, is_usual) in
+            [(100, true), (100, true), (100, true), (200, false), (200, false), (200, false)]
+        {
+            assert_eq!(factors.is_usual(counted, 100, 2), is_usual);
+        }
+        assert!(factors.is_usual(200, 100, 2), "the middle of seven");
+    }
+}

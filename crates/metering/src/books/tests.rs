@@ -355,3 +355,101 @@ fn memory_is_bounded() {
     assert_eq!(books.lines, MOST_LINES);
     books.settled("a server without counters", one);
 }
+
+/// A client that went away has used what nobody has seen, and what is exact already needs no measure.
+#[test]
+fn only_balances_of_measured_whole_answers_teach() {
+    type Other = fn(&mut Shop);
+    let others: [(&str, Other, bool); 4] = [
+        ("nothing else", |_| (), true),
+        ("a refused one", |shop| drop(shop.settle(2, Receipt::Record(refused(2, 503)))), true),
+        ("an aborted one", |shop| drop(shop.settle(2, Receipt::Record(aborted(2, 9_000)))), false),
+        ("an exact one", |shop| drop(shop.settle(2, Receipt::Span(span(2, 1, 10, 100)))), false),
+    ];
+    for (name, other, teaches) in others {
+        let mut shop = Shop::new(Terms::default(), counters(0, 0));
+        shop.measured(1, 100);
+        other(&mut shop);
+        shop.read(counters(20, 200), Terms::default());
+        assert_eq!(!shop.calibration.is_empty(), teaches, "{name}");
+    }
+}
+
+/// Otherwise the first balance of a server whose counter stands still would make all its answers free.
+#[test]
+fn what_no_counter_has_counted_teaches_nothing() {
+    let found = |silent: bool, counted| {
+        let mut shop = Shop::new(Terms::default(), counters(0, 0));
+        shop.measured(1, 100);
+        if silent {
+            // It has bytes, but no answer in tokens.
+            let reserved = ReservedTokens { completion: 0, ..reservation(2).reserved };
+            let shape = RequestShape { traces: false, ..SHAPE };
+            let opened = RequestReservation { reserved, shape, ..reservation(2) };
+            shop.settle_opened(opened, Receipt::Record(record(2, 500_000)));
+        }
+        shop.read(counters(20, counted), Terms::default());
+        shop.calibration.completion(&Arc::from("llama"), SHAPE, 450 + 225 * 100)
+    };
+    assert_eq!(found(false, 0), 100);
+    assert!((145..=155).contains(&found(false, 150)), "{}", found(false, 150));
+    assert_eq!(found(true, 150), found(false, 150), "bytes without tokens");
+}
+
+/// Others' prompts must not make ours dearer, nor a cache make them cheaper; only on an exclusive server that counts whole prompts all are
+/// ours.
+#[test]
+fn an_unusual_balance_of_prompts_teaches_only_where_all_are_ours_and_counted() {
+    for (exclusive, leaves_out_cached) in [(false, false), (false, true), (true, false), (true, true)] {
+        let terms = Terms { exclusive, leaves_out_cached, ..Terms::default() };
+        let mut shop = Shop::new(terms, counters(0, 0));
+        let (mut sum, mut found) = (counters(0, 0), Vec::new());
+        for request in 1..=9 {
+            shop.measured(request, 100);
+            sum.add(counters(if request == 9 { 200 } else { 10 }, 100));
+            shop.read(sum, terms);
+            found.push(shop.calibration.prompt(&Arc::from("llama"), SHAPE, 10));
+        }
+        assert_eq!(found[8] > found[7], exclusive && !leaves_out_cached, "{terms:?} {found:?}");
+    }
+}
+
+/// vLLM counts the prompt of a request with `n: 2` twice. What is learned and corrected is the prompt itself.
+#[test]
+fn prompts_that_are_counted_twice_are_learned_and_shared_out_once() {
+    let terms = Terms { repeats_prompts: true, ..EXCLUSIVE };
+    let mut shop = Shop::new(terms, counters(0, 0));
+    for (request, choices) in [(1, 2), (2, 1)] {
+        let shape = RequestShape { traces: false, choices, ..SHAPE };
+        let opened = RequestReservation { shape, ..reservation(request) };
+        shop.settle_opened(opened, Receipt::Record(record(request, 450 + 225 * 100)));
+    }
+    let corrections = shop.read(counters(2 * 12 + 12, 180), terms);
+    let by: Vec<_> = corrections.iter().map(|one| (one.whose, one.prompt, one.completion)).collect();
+    assert_eq!(by, [(1, 2, -10), (2, 2, -10)]);
+    assert_eq!(shop.calibration.prompt(&Arc::from("llama"), SHAPE, 10), 12);
+}
+
+#[test]
+fn a_prompt_of_which_less_was_counted_was_shorter_unless_the_counter_leaves_out_what_was_cached() {
+    for (leaves_out_cached, expected) in [(false, (-3, 0)), (true, (0, 3))] {
+        let terms = Terms { leaves_out_cached, ..EXCLUSIVE };
+        let mut shop = Shop::new(terms, counters(0, 0));
+        shop.measured(1, 100);
+        let corrections = shop.read(counters(7, 100), terms);
+        assert_eq!((corrections[0].prompt, corrections[0].cached), expected);
+    }
+}
+
+/// A server that others use, too, is balanced less often while it is busy.
+#[test]
+fn a_busy_server_of_many_is_balanced_when_half_of_what_is_kept_is_there() {
+    let mut shop = Shop::new(Terms::default(), counters(0, 0));
+    let one = shop.measured(1, 10);
+    (0..MOST_LINES / 2 - 2).for_each(|_| shop.books.settled(&server(), one.clone()));
+    shop.read_at(counters(1, 1), Terms::default(), false, 1);
+    assert_eq!(shop.books.rows(&server()).count(), 0);
+    shop.books.settled(&server(), one);
+    shop.read_at(counters(2, 2), Terms::default(), false, 1);
+    assert_eq!(shop.books.rows(&server()).count(), 1);
+}

@@ -331,6 +331,7 @@ fn only_a_clients_fault_and_a_server_that_was_not_reached_are_surely_no_work() {
         (529, 529, 0, at_once, true, true),
         (503, 503, 0, SECOND, true, false),
         (400, 500, 0, at_once, true, false),
+        (500, 400, 0, at_once, true, false),
         (502, 400, 0, at_once, true, false),
         (502, 502, 0, at_once, true, true),
         (502, 502, 0, SECOND, true, false),
@@ -1070,4 +1071,56 @@ fn what_was_learned_is_there_to_be_shown() {
     ledger.record(record(2, 9_000), at(1));
     ledger.span(span(2, 7, 12, 34), at(1));
     assert!(!ledger.calibration().is_empty());
+}
+
+/// One of two prompts was worked on; what the server tells of the other one a moment later would come too late.
+#[test]
+fn the_rest_is_waited_for_if_a_refused_request_had_a_part() {
+    let mut ledger = ledger();
+    ledger.open(RequestReservation { shape: RequestShape { prompts: 2, ..SHAPE }, ..reservation(1) }, at(0));
+    ledger.span(span(1, 1, 12, 34), at(1));
+    ledger.record(RecordReceipt { duration: Duration::from_millis(20), ..refused(1, 503) }, at(1));
+    assert_eq!(ledger.take_settled(), []);
+    ledger.span(span(1, 2, 12, 36), at(2));
+    assert_eq!(ledger.settled_by(at(2)), [(1, UsageKind::Exact, 24, 70)]);
+}
+
+/// An answer that nobody waited for is measured by the pace of others. A stream's time depends on its client, endpoints without an answer
+/// have no pace, and what is only estimated proves none.
+#[test]
+fn only_whole_answers_whose_tokens_are_known_tell_the_pace() {
+    let whole = RequestShape { streams: false, traces: false, ..SHAPE };
+    for (shape, completion, is_told) in [
+        (whole, 1_000, true),
+        (RequestShape { streams: true, ..whole }, 1_000, false),
+        (whole, 0, false),
+        (RequestShape { is_shaped: true, ..whole }, 1_000, false),
+    ] {
+        let mut ledger = ledger();
+        let reserved = ReservedTokens { completion, ..reservation(1).reserved };
+        ledger.open(RequestReservation { shape, reserved, ..reservation(1) }, at(0));
+        ledger.record(record(1, 9_000), at(1));
+        ledger.advance(at(60));
+        let kind = ledger.only().kind;
+        assert_eq!(kind == UsageKind::Estimated, shape.is_shaped, "{shape:?}");
+        let pace = ledger.calibration().generated_in(&reservation(1).model, shape, SECOND);
+        assert_eq!(pace.is_some(), is_told, "{shape:?} {completion}");
+    }
+}
+
+/// The calibration may have learned that each answer has some tokens beside its bytes. Before the first byte there is no answer.
+#[test]
+fn a_client_that_left_before_the_first_byte_pays_for_no_answer() {
+    let mut ledger = ledger();
+    for bytes in [10, 10_000] {
+        let model = reservation(1).model;
+        ledger.calibration_mut().learn_completion(&model, SHAPE, 1, bytes, 300 + bytes / 225);
+    }
+    for (request, bytes, expected) in [(1, 0, 0..=0), (2, 1, 250..=350)] {
+        ledger.open(reservation(request), at(0));
+        ledger.record(aborted(request, bytes), at(1));
+        ledger.advance(at(60));
+        let completion = ledger.only().used.completion;
+        assert!(expected.contains(&completion), "{completion} for {bytes} bytes");
+    }
 }

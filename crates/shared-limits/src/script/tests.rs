@@ -604,6 +604,13 @@ fn keys_are_distinct_and_in_one_slot() {
     let all: BTreeSet<String> = ids.iter().map(|id| keys.of(id)).collect();
     assert_eq!(all.len(), ids.len());
     assert!(all.iter().all(|key| key.starts_with("{modelgate}:")), "{all:?}");
+    // Each budget has a count and the epoch of it: budgets with one epoch in common would be spent again after a loss.
+    let budgets = [("7a", "2026-11"), ("7b", "2026-11"), ("7a", "2026-12")]
+        .map(|(end, period)| QuotaId::parse(&format!("{:064x}{end}", 7), period).expect("an id"));
+    let call = spent(&keys, &budgets);
+    let all: BTreeSet<&String> = call.keys.iter().collect();
+    assert_eq!(all.len(), 1 + 2 * budgets.len(), "{all:?}");
+    assert!(all.iter().all(|key| key.starts_with("{modelgate}:")), "{all:?}");
     for bad in ["", "a b", "{x}", "ü", &"x".repeat(65)] {
         assert_eq!(Keys::new(bad).map(|_| ()), Err(InvalidOptions::Namespace(bad.to_owned())));
     }
@@ -631,4 +638,8 @@ fn answers_without_sense_are_none() {
         assert_eq!(lefts(answer, &one()), None, "{answer:?}");
     }
     assert!(lefts(&[0, 0], &one()).is_some());
+    for answer in [&[][..], &[1], &[1, 2, 3], &[1, 2, 1, 2]] {
+        assert_eq!(amounts(answer, 1), None, "{answer:?}");
+    }
+    assert_eq!(amounts(&[1, 2, 0, 3], 2), Some(vec![Some(2), None]));
 }
