@@ -178,6 +178,7 @@ mod tests {
             advice: Some("Look at its page.".into()),
             page: Some("/models/a".into()),
             owner: None,
+            higher: Vec::new(),
         };
         let ids = vec![condition.id.clone(); 3];
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_316_800_500);
