@@ -15,6 +15,8 @@ pub struct Condition {
     pub page: Option<String>,
     /// Whose name it has, if somebody's: `key alice`.
     pub owner: Option<String>,
+    /// Higher levels of the same that hold as well. Of levels that are reached at once only the highest is told.
+    pub higher: Vec<ConditionId>,
 }
 
 /// Two conditions with the same id are one, whatever their words.
@@ -36,6 +38,7 @@ impl Condition {
             advice: None,
             page: None,
             owner: None,
+            higher: Vec::new(),
         }
     }
 }

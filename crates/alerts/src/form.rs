@@ -111,13 +111,15 @@ fn link(condition: &Condition, dashboard: Option<&str>) -> Option<String> {
 }
 
 fn standard(message: &Message, dashboard: Option<&str>) -> Value {
+    // What is over needs nothing done.
+    let is_over = message.kind == MessageKind::Resolved;
     let item = |condition: &Condition| {
         json!({
             "code": condition.id.code,
             "about": condition.id.about,
             "severity": if condition.is_bad { "bad" } else { "warn" },
             "what": condition.what,
-            "advice": condition.advice,
+            "advice": condition.advice.as_ref().filter(|_| !is_over),
             "link": link(condition, dashboard),
         })
     };
@@ -178,6 +180,7 @@ mod tests {
             advice: Some("Look at its page.".into()),
             page: Some("/models/a".into()),
             owner: None,
+            higher: Vec::new(),
         };
         let ids = vec![condition.id.clone(); 3];
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_316_800_500);
@@ -199,6 +202,16 @@ mod tests {
             (&standard["data"]["alerts"][0]["severity"], &standard["data"]["more"]),
             (&json!("bad"), &json!(2))
         );
+        assert_eq!(standard["data"]["alerts"][0]["advice"], "Look at its page.");
+        // Regression: that it was over was told with the advice of what to do.
+        let over: Value =
+            serde_json::from_str(&of(MessageKind::Resolved, Form::Standard).body).expect("JSON");
+        let alert = &over["data"]["alerts"][0];
+        assert_eq!((&alert["code"], &alert["advice"]), (&json!("model_lost"), &Value::Null));
+        for form in [Form::Slack, Form::Discord, Form::Ntfy] {
+            let over = of(MessageKind::Resolved, form).body;
+            assert!(!over.contains("Look at its page."), "{over}");
+        }
 
         let text = "Modelgate: 3 things need attention\nmodel &lt;!channel&gt; &amp; co [2J: no server is ready (model_lost). Look at \
                     its page. https://admin.example.com/models/a\n… and 2 more";

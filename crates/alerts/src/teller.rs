@@ -86,10 +86,17 @@ struct Known {
     gone: Option<Instant>,
     /// Whether it holds is not known; it was told by an earlier process.
     is_unknown: bool,
-    /// When the webhook was told that it holds, if it was.
+    /// When the webhook was told that it holds, if it was, or that a higher level of it does.
     told: Option<Instant>,
     /// A message about it was sent, and may have arrived although that is not known.
     is_tried: bool,
+}
+
+impl Known {
+    /// Only a higher level of it was told. So it is not told any more, and neither is that it is over.
+    fn is_told_by_higher(&self) -> bool {
+        self.told.is_some() && !self.is_tried
+    }
 }
 
 /// The memory of one webhook.
@@ -103,6 +110,16 @@ pub struct Teller {
 impl Teller {
     /// Remembers what an earlier process has told: it is not told again, and once it does not hold, that is told.
     pub fn remember(&mut self, condition: Condition, told: Instant) {
+        self.remember_if(condition, told, true);
+    }
+
+    /// Remembers that an earlier process has told a higher level of it: it is not told, and neither is that it is over. To be called
+    /// after [`remember`](Self::remember): what itself was told stays so.
+    pub fn remember_below(&mut self, condition: Condition, told: Instant) {
+        self.remember_if(condition, told, false);
+    }
+
+    fn remember_if(&mut self, condition: Condition, told: Instant, is_tried: bool) {
         let id = condition.id.clone();
         self.known.entry(id).or_insert(Known {
             condition,
@@ -110,13 +127,14 @@ impl Teller {
             gone: None,
             is_unknown: true,
             told: Some(told),
-            is_tried: true,
+            is_tried,
         });
     }
 
     /// What was told to hold, and when, and was not told to be over.
     pub fn told(&self) -> impl Iterator<Item = (&Condition, Instant)> {
-        self.known.values().filter_map(|known| Some((&known.condition, known.told?)))
+        let told = self.known.values().filter(|known| !known.is_told_by_higher());
+        told.filter_map(|known| Some((&known.condition, known.told?)))
     }
 
     /// Notes what holds now.
@@ -145,10 +163,31 @@ impl Teller {
             (known.gone, known.is_unknown) = (None, false);
             known.condition.clone_from(condition);
         }
-        self.known.retain(|_, known| known.gone.is_none() || known.is_tried);
+        self.known.retain(|_, known| known.gone.is_none() || known.is_tried || known.is_told_by_higher());
+        self.note_told_by_higher();
         if self.pending.as_ref().is_some_and(|pending| !self.is_true(pending)) {
             self.pending = None;
         }
+    }
+
+    /// Who was told a level knows the lower ones.
+    fn note_told_by_higher(&mut self) {
+        let told = |known: &Known| self.holding_above(known).filter_map(|higher| higher.told).max();
+        let told: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.gone.is_none())
+            .filter_map(|(id, known)| Some((id.clone(), told(known)?)))
+            .collect();
+        for (id, at) in told {
+            self.known.get_mut(&id).into_iter().for_each(|known| known.told = known.told.max(Some(at)));
+        }
+    }
+
+    /// The higher levels that hold.
+    fn holding_above<'k>(&'k self, known: &'k Known) -> impl Iterator<Item = &'k Known> {
+        let higher = known.condition.higher.iter().filter_map(|id| self.known.get(id));
+        higher.filter(|higher| higher.gone.is_none())
     }
 
     /// Whether a message still says something that is so.
@@ -163,6 +202,7 @@ impl Teller {
 
     /// The message to send now, if any. Until [`done`](Self::done) is called it stays the same, as long as it is true.
     pub fn next(&mut self, patience: Patience, now: Instant, at: SystemTime) -> Option<Message> {
+        self.known.retain(|_, known| !(known.is_told_by_higher() && is_over(known, patience, now)));
         if self.pending.is_none() {
             self.pending = self.make(patience, now, at);
         }
@@ -174,14 +214,14 @@ impl Teller {
     }
 
     fn make(&self, patience: Patience, now: Instant, at: SystemTime) -> Option<Message> {
-        let passed = |since: Instant, time: Duration| now.saturating_duration_since(since) >= time;
+        let passed = |since: Instant, time: Duration| has_passed(since, time, now);
         let is_due = |known: &&Known| match (known.gone, known.told) {
             (Some(_), _) => false,
-            _ if known.is_unknown => false,
+            _ if known.is_unknown || self.holding_above(known).next().is_some() => false,
             (None, None) => passed(known.since, patience.after),
             (None, Some(told)) => patience.repeat.is_some_and(|repeat| passed(told, repeat)),
         };
-        let is_over = |known: &&Known| known.gone.is_some_and(|gone| passed(gone, patience.after));
+        let is_over = |known: &&Known| is_over(known, patience, now);
         let conditions = |which: &dyn Fn(&&Known) -> bool| -> Vec<Condition> {
             self.known.values().filter(which).map(|known| known.condition.clone()).collect()
         };
@@ -208,7 +248,17 @@ impl Teller {
                 MessageKind::Resolved | MessageKind::Test => {}
             }
         }
+        self.note_told_by_higher();
     }
+}
+
+fn has_passed(since: Instant, time: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= time
+}
+
+/// Whether it has been away for long enough.
+fn is_over(known: &Known, patience: Patience, now: Instant) -> bool {
+    known.gone.is_some_and(|gone| has_passed(gone, patience.after, now))
 }
 
 #[cfg(test)]
@@ -339,6 +389,83 @@ mod tests {
         story.see(130, &["qwen", "late"]);
         story.see(140, &["qwen"]);
         assert_eq!(story.sent(1_000), Vec::<String>::new());
+    }
+
+    impl Story {
+        /// `levels` of three hold.
+        fn see_levels(&mut self, second: u64, levels: usize) {
+            let all = ["1", "2", "3"].map(condition);
+            let conditions: Vec<_> = (0..levels)
+                .map(|level| {
+                    let higher = all[level + 1..levels].iter().map(|higher| higher.id.clone()).collect();
+                    Condition { higher, ..all[level].clone() }
+                })
+                .collect();
+            self.teller.see(&conditions, self.at(second));
+        }
+    }
+
+    /// Regression: one large request took a budget past 50, 80 and 100 % at once, and three alerts told of it.
+    #[test]
+    fn of_levels_that_are_reached_at_once_only_the_highest_is_told() {
+        let nothing = Vec::<String>::new();
+        let mut story = Story::new();
+        story.see_levels(0, 2);
+        story.see_levels(20, 3);
+        assert_eq!(
+            story.sent(30),
+            nothing,
+            "the third may pass, and the second need not be told if it stays"
+        );
+        assert_eq!(story.sent(50), ["firing", "3"]);
+        assert_eq!(story.teller.told().count(), 1);
+        story.see_levels(60, 2);
+        assert_eq!(story.sent(90), ["resolved", "3"]);
+        story.see_levels(100, 1);
+        assert_eq!(story.sent(1_000), nothing, "neither the lower ones, nor that what was not told is over");
+        story.see_levels(1_010, 0);
+        story.see_levels(1_020, 1);
+        assert_eq!(story.sent(1_060), nothing, "it was away for a moment only");
+        // A period later each level is told that is reached after the others.
+        story.see_levels(2_000, 0);
+        assert_eq!(story.sent(2_030), nothing);
+        assert!(story.teller.known.is_empty());
+        story.see_levels(3_000, 1);
+        assert_eq!(story.sent(3_030), ["firing", "1"]);
+        story.see_levels(3_040, 3);
+        assert_eq!(story.sent(3_070), ["firing", "3"]);
+        assert_eq!(story.sent(6_669), nothing);
+        assert_eq!(story.sent(6_670), ["firing", "3"], "it lasts, and the highest says all");
+        story.see_levels(6_680, 0);
+        assert_eq!(story.sent(6_710), ["resolved", "1", "3"], "what was told to begin is told to end");
+        assert!(story.teller.known.is_empty());
+    }
+
+    #[test]
+    fn a_higher_level_that_passes_before_it_is_told_leaves_the_lower_one_to_be_told() {
+        let mut story = Story::new();
+        story.see_levels(0, 2);
+        story.see_levels(20, 1);
+        assert_eq!(story.sent(30), ["firing", "1"]);
+        assert_eq!(story.sent(60), Vec::<String>::new());
+    }
+
+    #[test]
+    fn lower_levels_of_what_was_told_before_a_restart_are_not_told() {
+        for told_itself in [false, true] {
+            let mut story = Story::new();
+            if told_itself {
+                story.teller.remember(condition("1"), story.start);
+            }
+            story.teller.remember(condition("2"), story.start);
+            story.teller.remember_below(condition("1"), story.start);
+            story.see_levels(1, 1);
+            assert_eq!(story.sent(31), ["resolved", "2"]);
+            story.see_levels(40, 0);
+            let end: &[&str] = if told_itself { &["resolved", "1"] } else { &[] };
+            assert_eq!(story.sent(70), end);
+            assert!(story.teller.known.is_empty());
+        }
     }
 
     #[test]

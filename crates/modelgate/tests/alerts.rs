@@ -484,12 +484,7 @@ async fn a_budget_is_told_at_each_level_and_that_it_was_reset() {
     // It is reset while no Modelgate runs. What was told is still known then.
     modelgate.stop().await;
     assert_eq!(noted().await, levels);
-    let reset = ["budgets", "reset", "--key", "spender", "--per", "ever"];
-    let mut reset_it = command(BINARY);
-    reset_it.args(reset).current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
-    let output =
-        tokio::task::spawn_blocking(move || reset_it.output().expect("it runs")).await.expect("no panic");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    reset_budget(&modelgate, "spender").await;
     modelgate.restart().await;
     modelgate.wait_ready().await;
     for level in ["50", "80", "100"] {
@@ -501,6 +496,50 @@ async fn a_budget_is_told_at_each_level_and_that_it_was_reset() {
     let told = all();
     let different: BTreeSet<_> = told.iter().collect();
     assert_eq!((told.len(), different.len()), (6, 6), "{told:?}");
+}
+
+/// Regression: one request that took a budget past 50, 80 and 100 % caused three alerts. Nor may a restart tell the lower ones.
+#[tokio::test]
+async fn of_levels_that_one_request_reaches_only_the_highest_is_told() {
+    let sim = Sim::start("gpu-1", &["llama"]);
+    let sink = Sink::start(&[]).await;
+    let digest = access::KeyDigest::of("mg-leaper").to_hex();
+    let config = format!(
+        "keys: [{{ name: leaper, consumer: team, sha256: \"{digest}\", limit: {{ budget_total: 1 }} }}]\n\
+         prices: {{ currency: EUR, models: [{{ match: \"*\", request: 1 }}] }}\nservers: [{{ url: {:?}, name: gpu-1 }}]\n\
+         alerts: {{ after: 0s, webhooks: [{{ name: ops, warnings: true, url: {:?} }}] }}\n",
+        sim.url(),
+        sink.url("/hook")
+    );
+    let mut modelgate = Modelgate::builder(BINARY, &config).keep_state().start().await;
+    modelgate.wait_ready().await;
+    let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
+    let question = client.post(format!("{}/auth", modelgate.requests_url())).bearer_auth("mg-leaper");
+    let question =
+        question.header("x-forwarded-method", "POST").header("x-forwarded-uri", "/v1/chat/completions");
+    assert_eq!(send(question.json(&common::chat("llama"))).await.status().as_u16(), 200);
+    let of_budget = || -> Vec<(String, String)> {
+        let came = sink.came();
+        came.iter().flat_map(told).filter(|(_, alert)| alert.contains("budget")).collect()
+    };
+    let highest = ("alert.firing".to_owned(), "budget_100 budget of key leaper".to_owned());
+    eventually(Duration::from_secs(60), || async { of_budget().contains(&highest).then_some(()) }).await;
+    modelgate.restart().await;
+    modelgate.wait_ready().await;
+    reset_budget(&modelgate, "leaper").await;
+    let over = ("alert.resolved".to_owned(), highest.1.clone());
+    eventually(Duration::from_secs(60), || async { of_budget().contains(&over).then_some(()) }).await;
+    assert_eq!(of_budget(), [highest, over]);
+}
+
+/// By the command line.
+async fn reset_budget(modelgate: &Modelgate, key: &str) {
+    let mut reset = command(BINARY);
+    reset.args(["budgets", "reset", "--key", key, "--per", "ever"]);
+    reset.current_dir(modelgate.folder()).env("MODELGATE_STATE_DIR", "state");
+    let output =
+        tokio::task::spawn_blocking(move || reset.output().expect("it runs")).await.expect("no panic");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// `modelgate alerts test`.

@@ -283,6 +283,7 @@ impl<'a> Alerts<'a> {
             advice: issue.advice.map(Into::into),
             page: Some(issue.page),
             owner: None,
+            higher: Vec::new(),
         });
         let mut conditions: Vec<Condition> = attention.collect();
         // Two findings of one kind about one thing are one condition.

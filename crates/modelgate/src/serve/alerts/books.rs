@@ -27,6 +27,7 @@ pub(super) fn conditions(shared: &Shared, percent: u32, at: SystemTime) -> Vec<C
             ),
             page: Some("/servers".into()),
             owner: None,
+            higher: Vec::new(),
         })
     });
     servers.collect()

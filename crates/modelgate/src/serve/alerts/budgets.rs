@@ -1,7 +1,8 @@
 //! Budgets that are spent to 50, 80 or 100 %.
 //!
 //! A budget at 80 % is at 50 % as well: each level is a condition of its own, so that each is told once, and all of them are over when
-//! the budget begins anew, is reset or added to, or is gone.
+//! the budget begins anew, is reset or added to, or is gone. Each knows the higher ones: if several are reached at once, only the
+//! highest is told.
 
 use alerts::{Condition, ConditionId};
 use limits::{Calendar, write_money};
@@ -19,8 +20,11 @@ pub(super) fn conditions(shared: &Shared, used: &[BudgetUsed]) -> Vec<Condition>
 fn of(used: &BudgetUsed, currency: &str) -> Vec<Condition> {
     let percent = u128::from(used.spent) * 100 / u128::from(used.allowed.max(1));
     let rest = if percent < 100 && used.level == 100 { "; requests that cost more are refused" } else { "" };
+    let about = about(used);
+    let id = |level: u8| ConditionId { code: code(level), about: about.clone() };
+    let reached = || BUDGET_LEVELS.into_iter().filter(|level| *level <= used.level);
     let condition = |level: u8| Condition {
-        id: ConditionId { code: code(level), about: about(used) },
+        id: id(level),
         is_bad: level == 100,
         what: format!(
             "{} of {} {currency} are spent or reserved ({percent} %){rest}",
@@ -30,8 +34,9 @@ fn of(used: &BudgetUsed, currency: &str) -> Vec<Condition> {
         advice: (level == 100).then(|| "Add to it or reset it, if there should be more.".to_owned()),
         page: Some(page(used)),
         owner: Some(owner(used)),
+        higher: reached().filter(|higher| *higher > level).map(id).collect(),
     };
-    BUDGET_LEVELS.into_iter().filter(|level| *level <= used.level).map(condition).collect()
+    reached().map(condition).collect()
 }
 
 pub(super) fn code(level: u8) -> &'static str {
@@ -45,6 +50,11 @@ pub(super) fn code(level: u8) -> &'static str {
 /// The level that a code is about, if it is about a budget.
 pub(super) fn level_of(of: &str) -> Option<u8> {
     BUDGET_LEVELS.into_iter().find(|level| code(*level) == of)
+}
+
+/// The lower levels.
+pub(super) fn below(level: u8) -> impl Iterator<Item = u8> {
+    BUDGET_LEVELS.into_iter().filter(move |lower| *lower < level)
 }
 
 /// `key alice`
@@ -123,6 +133,9 @@ mod tests {
         let all = of(&used(Scope::Key, 49_900_000_000, 100), "EUR");
         let codes: Vec<_> = all.iter().map(|told| (told.id.code, told.is_bad)).collect();
         assert_eq!(codes, [("budget_50", false), ("budget_80", false), ("budget_100", true)]);
+        let higher: Vec<Vec<&str>> =
+            all.iter().map(|told| told.higher.iter().map(|id| id.code).collect()).collect();
+        assert_eq!(higher, [vec!["budget_80", "budget_100"], vec!["budget_100"], vec![]]);
         let last = all.last().expect("three");
         assert!(last.what.ends_with("(99 %); requests that cost more are refused"), "{}", last.what);
         assert_eq!(

@@ -291,6 +291,7 @@ impl KnownNetworks {
             ),
             page: Some("/requests".into()),
             owner: None,
+            higher: Vec::new(),
         };
         self.told.iter().map(condition).collect()
     }

@@ -59,6 +59,7 @@ impl RevokedKeys {
                 advice: Some("Does its owner know? If it was stolen, look for where.".into()),
                 page: Some("/requests?decision=refused".into()),
                 owner: None,
+                higher: Vec::new(),
             }
         };
         self.0.iter().map(condition).collect()

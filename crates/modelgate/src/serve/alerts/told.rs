@@ -119,11 +119,16 @@ impl ToldBefore {
     /// Reminds a webhook of what it was told before.
     pub(super) fn remind(&self, receiver: &str, teller: &mut Teller) {
         let now = (Instant::now(), SystemTime::now());
-        for told in self.written.values().filter(|told| told.receiver == receiver) {
+        let told = || self.written.values().filter(|told| told.receiver == receiver);
+        let at = |told: &ToldAlert| {
             let ago = now.1.duration_since(told.at).unwrap_or_default();
-            if let Some(condition) = condition(told) {
-                teller.remember(condition, now.0.checked_sub(ago).unwrap_or(now.0));
-            }
+            now.0.checked_sub(ago).unwrap_or(now.0)
+        };
+        for told in told() {
+            condition(told).into_iter().for_each(|condition| teller.remember(condition, at(told)));
+        }
+        for told in told() {
+            below(told).for_each(|condition| teller.remember_below(condition, at(told)));
         }
     }
 
@@ -170,7 +175,8 @@ impl ToldBefore {
             });
             self.by = Some(looked);
         }
-        self.unknown.keys().cloned().collect()
+        let below = self.unknown.values().flat_map(below).map(|condition| condition.id);
+        self.unknown.keys().cloned().chain(below).collect()
     }
 
     /// Writes what has changed, in the background; what could not be written is tried again.
@@ -314,7 +320,14 @@ fn condition(ToldAlert { code, about, owner, what, page, .. }: &ToldAlert) -> Op
         advice: None,
         page: Some(page.clone()).filter(|page| !page.is_empty()),
         owner: Some(owner.clone()),
+        higher: Vec::new(),
     })
+}
+
+/// The lower levels of the same budget: they hold as well, whether or not they were told.
+fn below(told: &ToldAlert) -> impl Iterator<Item = Condition> {
+    let levels = budgets::level_of(&told.code).into_iter().flat_map(budgets::below);
+    levels.filter_map(|level| condition(&ToldAlert { code: budgets::code(level).to_owned(), ..told.clone() }))
 }
 
 #[cfg(test)]
