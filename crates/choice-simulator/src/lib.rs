@@ -56,7 +56,8 @@ pub fn policies(load: &Load, fleet: &SimulatedPool, seed: u64) -> Vec<Box<dyn Po
     let servers = fleet.servers;
     vec![
         Box::new(Greedy::default()),
-        Box::new(Ours::new(servers, fleet.cache_tokens, load.block_tokens)),
+        Box::new(Ours::new(servers, fleet.cache_tokens, load.block_tokens, true)),
+        Box::new(Ours::new(servers, fleet.cache_tokens, load.block_tokens, false)),
         Box::new(LeastBusy::default()),
         Box::new(TwoAtRandom(Random::new(seed))),
         Box::new(RoundRobin::default()),

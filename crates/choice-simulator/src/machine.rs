@@ -9,6 +9,7 @@ use std::{
 };
 
 use server_choice::Counters;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{cache::PrefixCache, load::SimulatedRequest};
 
@@ -252,6 +253,16 @@ impl Machine {
         all.saturating_sub(asked.blocks.len())
     }
 
+    /// The whole blocks that an answer leaves. Where it is not known who uses them again, nobody does, but they take room.
+    fn left_by(&self, request: usize, asked: &SimulatedRequest) -> Vec<u64> {
+        if !asked.answer_blocks.is_empty() {
+            return asked.answer_blocks.clone();
+        }
+        let whole = ((asked.prompt_tokens + asked.answer_tokens) / self.block_tokens) as usize;
+        let unknown = |place: usize| xxh3_64_with_seed(&(request as u64).to_le_bytes(), !(place as u64));
+        (asked.blocks.len()..whole).map(unknown).collect()
+    }
+
     /// Ends the step that is under way.
     pub fn end(&mut self, load: &[SimulatedRequest], now: f64) -> Happened {
         let mut happened = Happened::default();
@@ -277,7 +288,7 @@ impl Machine {
             self.counters.read_seconds += self.prefill_seconds.remove(&request).unwrap_or(0.0);
             let asked = &load[request];
             self.context -= f64::from(asked.prompt_tokens + asked.answer_tokens - 1);
-            self.cache.release(&asked.blocks, self.private(asked), &asked.answer_blocks);
+            self.cache.release(&asked.blocks, self.private(asked), &self.left_by(request, asked));
             happened.ended.push(request);
         }
         happened

@@ -19,6 +19,11 @@ pub trait Policy {
     /// The place of the server that gets a request.
     fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize;
 
+    /// A request that was sent there has been answered.
+    fn answered(&mut self, place: usize, request: usize) {
+        let _ = (place, request);
+    }
+
     /// A server's `/metrics` have been read; each second.
     fn heard(&mut self, place: usize, machine: &Machine, now: f64) {
         let _ = (place, machine, now);
@@ -30,6 +35,8 @@ pub trait Policy {
 pub struct Seen<'s> {
     /// Seconds from the beginning.
     pub now: f64,
+    /// The number of the request.
+    pub request: usize,
     /// For each server, the requests that were sent there and have not been answered. Who carries the answers knows this exactly.
     pub open: &'s [u32],
     /// The servers themselves. Only [`Greedy`] looks at them.

@@ -107,7 +107,7 @@ pub fn run(load: &Load, fleet: &SimulatedPool, policy: &mut dyn Policy) -> Measu
         world.keep_sums(at);
         match what {
             What::Arrives(request) => world.arrives(request, at, policy),
-            What::Steps(place) => world.steps(place, at),
+            What::Steps(place) => world.steps(place, at, policy),
             What::Scrape(place) => {
                 policy.heard(place, &world.machines[place], at);
                 world.plan(at + SCRAPE, What::Scrape(place));
@@ -165,7 +165,7 @@ impl<'l> Simulation<'l> {
 
     fn arrives(&mut self, request: usize, now: f64, policy: &mut dyn Policy) {
         let asked = &self.requests[request];
-        let place = policy.choose(asked, &Seen { now, open: &self.open, machines: &self.machines });
+        let place = policy.choose(asked, &Seen { now, request, open: &self.open, machines: &self.machines });
         self.arrived[request] = now;
         self.server_of[request] = place;
         self.open[place] += 1;
@@ -183,7 +183,7 @@ impl<'l> Simulation<'l> {
         }
     }
 
-    fn steps(&mut self, place: usize, now: f64) {
+    fn steps(&mut self, place: usize, now: f64, policy: &mut dyn Policy) {
         // Planned for steps that were cut short, or that have ended already.
         if self.machines[place].ends() != Some(now) {
             return;
@@ -197,6 +197,7 @@ impl<'l> Simulation<'l> {
         }
         for request in happened.ended {
             self.unanswered -= 1;
+            policy.answered(place, request);
             self.open[self.server_of[request]] -= 1;
             if let Some((next, pause)) = self.next[request] {
                 self.plan(now + pause, What::Arrives(next));

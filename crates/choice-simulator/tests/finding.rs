@@ -7,7 +7,7 @@ fn wait_and_cache_together_answer_sooner_than_either() {
     let fleet = SimulatedPool { servers: 4, cache_tokens: 1_000_000 };
     let load = agents(1_500, 18).stretched(2.0);
     let p90 = |policy: &mut dyn choice_simulator::Policy| run(&load, &fleet, policy).quantile(0.9);
-    let ours = p90(&mut Ours::new(fleet.servers, fleet.cache_tokens, load.block_tokens));
+    let ours = p90(&mut Ours::new(fleet.servers, fleet.cache_tokens, load.block_tokens, false));
     let least_busy = p90(&mut LeastBusy::default());
     let hashing = p90(&mut ByConversation::new(fleet.servers));
     let round_robin = p90(&mut RoundRobin::default());
@@ -18,6 +18,6 @@ fn wait_and_cache_together_answer_sooner_than_either() {
     // The same load, fleet and policy: the same figures.
     assert_eq!(
         ours.to_bits(),
-        p90(&mut Ours::new(fleet.servers, fleet.cache_tokens, load.block_tokens)).to_bits()
+        p90(&mut Ours::new(fleet.servers, fleet.cache_tokens, load.block_tokens, false)).to_bits()
     );
 }

@@ -1,12 +1,15 @@
 //! Which blocks a server is believed to have in its prefix cache.
 //!
 //! A table of fixed size: buckets of eight slots, one cache line each; a slot has half of a block's hash and the **epoch** in
-//! which the block was last used. A new epoch begins whenever the current one has a 32nd of the capacity. How many blocks were
-//! last used in each epoch is counted, so the epoch before which everything is forgotten (the **horizon**) is known without
-//! looking at the slots: the newest epochs that together have as many blocks as the server's cache are remembered. That is LRU, to
-//! within a 32nd.
+//! which the block was last used. A new epoch begins whenever the current one has a 128th of the capacity. Of each epoch it is known
+//! how many blocks were last used in it, how many of its requests are under way, and when the last of these has ended.
 //!
-//! All blocks of a prompt get the same epoch, so when a block is remembered, the blocks before it are, too. The length of the
+//! A server keeps what its requests under way need, and of the rest what was needed last, where the **end** of a request counts. So
+//! whole epochs are forgotten: those of which no request is under way, in the order in which their last ones have ended. Where nobody
+//! tells the ends of requests, that is LRU by the time when they were sent.
+//!
+//! A long prompt has up to four epochs, of which that of its end is forgotten first, as a server does. So when a block is remembered,
+//! the blocks before it are, too. The length of the
 //! part that a server has is therefore found by bisection: some 10 look-ups for a prompt of 200 KB.
 //!
 //! Threads that write at the same time may lose a block or miscount by one. It is a belief: the server itself decides what it has.
@@ -14,13 +17,20 @@
 use std::{
     hint::black_box,
     iter,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-/// What the epochs' counts are kept for. More than 32, because epochs become empty when their blocks are used again.
-const EPOCHS: u32 = 1_024;
+/// How many epochs are kept. More than 128, because a long prompt has some of its own, and epochs become empty when their blocks are used again.
+const EPOCHS: u32 = 2_048;
 /// How many epochs the capacity is made of.
-const SHARES: u32 = 32;
+const SHARES: u32 = 128;
+/// How many epochs a long prompt has at most.
+const PARTS: usize = 4;
+/// The smallest capacity, in blocks.
+const LEAST: u32 = 32;
+/// What requests under way need is not forgotten, as long as it is at most so many quarters of the capacity: more wait there, or their
+/// ends were not told.
+const HELD_AT_MOST: u64 = 6;
 const WAYS: usize = 8;
 /// With at least this many servers, their tables do not fit into a processor's own caches.
 const MANY: usize = 32;
@@ -31,14 +41,48 @@ const FETCHED_AT_ONCE: usize = 16;
 #[derive(Debug)]
 pub struct Belief {
     buckets: Box<[Bucket]>,
-    /// How many blocks were last used in an epoch, by its number modulo [`EPOCHS`].
-    counts: Box<[AtomicU32]>,
+    /// By their numbers modulo [`EPOCHS`].
+    epochs: Box<[Epoch]>,
     /// The current epoch. 0 is never current: it stands for an empty slot.
     epoch: AtomicU32,
-    /// The oldest epoch that is remembered.
-    horizon: AtomicU32,
+    /// Counts beginnings of epochs and ends of requests.
+    clock: AtomicU32,
+    /// Whether the end of a request was ever told.
+    are_ends_told: AtomicBool,
     capacity: AtomicU32,
     most: u32,
+}
+
+/// What a request under way needs: the epochs of its blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed {
+    first: u32,
+    epochs: u32,
+}
+
+impl Needed {
+    const EPOCH_BITS: u32 = 3;
+
+    /// In the lower 35 bits; never 0.
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.first) << Self::EPOCH_BITS | u64::from(self.epochs)
+    }
+
+    pub(crate) fn unpack(bits: u64) -> Self {
+        Self { first: (bits >> Self::EPOCH_BITS) as u32, epochs: bits as u32 & ((1 << Self::EPOCH_BITS) - 1) }
+    }
+}
+
+/// What is known of the blocks that were last used in an epoch.
+#[derive(Debug, Default)]
+struct Epoch {
+    /// The number of the epoch that is remembered here; 0: none.
+    number: AtomicU32,
+    blocks: AtomicU32,
+    /// Requests under way whose blocks these are.
+    under_way: AtomicU32,
+    /// By the clock: when it began, or later the end of the last request.
+    left: AtomicU32,
 }
 
 /// Looks for the first block that a server does not have.
@@ -74,14 +118,15 @@ struct Bucket([AtomicU64; WAYS]);
 impl Belief {
     /// For a server whose cache has at most `most` blocks (at least 32).
     pub fn new(most: u32) -> Self {
-        let most = most.clamp(SHARES, 1 << 28);
+        let most = most.clamp(LEAST, 1 << 28);
         // Twice as many slots as blocks, so that hardly a bucket is full of blocks that are remembered.
         let buckets = (2 * most as usize).next_power_of_two() / WAYS;
         Self {
             buckets: iter::repeat_with(Bucket::default).take(buckets).collect(),
-            counts: iter::repeat_with(AtomicU32::default).take(EPOCHS as usize).collect(),
+            epochs: epochs(),
             epoch: AtomicU32::new(1),
-            horizon: AtomicU32::new(1),
+            clock: AtomicU32::new(1),
+            are_ends_told: AtomicBool::new(false),
             capacity: AtomicU32::new(most),
             most,
         }
@@ -99,12 +144,12 @@ impl Belief {
 
     /// Sets it, to at most the size with which the belief was made. Whatever is then too much is forgotten with the next epoch.
     pub fn set_capacity(&self, blocks: u32) {
-        self.capacity.store(blocks.clamp(SHARES, self.most), Relaxed);
+        self.capacity.store(blocks.clamp(LEAST, self.most), Relaxed);
     }
 
     /// The memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        self.buckets.len() * size_of::<Bucket>() + self.counts.len() * size_of::<AtomicU32>()
+        self.buckets.len() * size_of::<Bucket>() + self.epochs.len() * size_of::<Epoch>()
     }
 
     /// How many of these blocks, from the first on, the server is believed to have.
@@ -143,8 +188,7 @@ impl Belief {
 
     /// A block that found its bucket full is missing although the next ones are there; so two are looked for.
     fn has_near(&self, blocks: &[u64], place: usize) -> bool {
-        let horizon = self.horizon.load(Relaxed);
-        self.has(blocks[place], horizon) || blocks.get(place + 1).is_some_and(|next| self.has(*next, horizon))
+        self.has(blocks[place]) || blocks.get(place + 1).is_some_and(|next| self.has(*next))
     }
 
     /// Reads a block's bucket, so that it is at hand. Reads that do not depend on each other are under way together.
@@ -157,76 +201,165 @@ impl Belief {
         &self.buckets[hash as usize & (self.buckets.len() - 1)]
     }
 
-    fn has(&self, hash: u64, horizon: u32) -> bool {
+    fn has(&self, hash: u64) -> bool {
         self.bucket(hash).0.iter().any(|slot| {
             let slot = slot.load(Relaxed);
-            is_of(slot, hash) && epoch_of(slot) >= horizon
+            is_of(slot, hash) && self.remembers(epoch_of(slot))
         })
     }
 
-    /// The server reads these blocks now, and makes room for `answer` more that nobody knows yet.
-    pub fn used(&self, blocks: &[u64], answer: u32) {
-        let epoch = self.epoch.load(Relaxed);
+    fn remembers(&self, number: u32) -> bool {
+        number != 0 && self.of(number).number.load(Relaxed) == number
+    }
+
+    fn of(&self, number: u32) -> &Epoch {
+        &self.epochs[(number % EPOCHS) as usize]
+    }
+
+    /// A request that needs these blocks is under way from now on; the server makes room for `answer` more that nobody knows yet.
+    /// What is returned is to be told when it has ended ([`Self::ended`]).
+    pub fn used(&self, blocks: &[u64], answer: u32) -> Needed {
+        let share = self.share();
+        if blocks.len() <= share {
+            let number = self.epoch.load(Relaxed);
+            let count = self.needs(number, blocks, answer);
+            if count as usize >= share {
+                self.next_epochs(1);
+            }
+            return Needed { first: number, epochs: 1 };
+        }
+        // A long one has epochs of its own. Its end is forgotten first, so it is in the oldest of them.
+        let epochs = blocks.len().div_ceil(share).min(PARTS);
+        let first = self.next_epochs(epochs as u32);
+        let parts = blocks.chunks(blocks.len().div_ceil(epochs)).rev();
+        for (number, blocks) in (first..).zip(parts) {
+            self.needs(number, blocks, if number == first { answer } else { 0 });
+        }
+        Needed { first, epochs: epochs as u32 }
+    }
+
+    /// How many blocks an epoch has before the next one begins.
+    fn share(&self) -> usize {
+        (self.capacity() / SHARES).max(1) as usize
+    }
+
+    /// A request of this epoch needs these blocks. Returns how many blocks the epoch has.
+    fn needs(&self, number: u32, blocks: &[u64], answer: u32) -> u32 {
+        let epoch = self.of(number);
+        epoch.under_way.fetch_add(1, Relaxed);
         for blocks in blocks.chunks(FETCHED_AT_ONCE) {
             black_box(blocks.iter().fold(0, |fetched, hash| fetched ^ self.fetch(*hash)));
             for hash in blocks {
-                self.touch(*hash, epoch);
+                self.touch(*hash, number);
             }
         }
-        let count = self.count(epoch).fetch_add(answer, Relaxed) + answer;
-        if count >= (self.capacity() / SHARES).max(1) {
-            self.next_epoch(epoch);
+        epoch.blocks.fetch_add(answer, Relaxed) + answer
+    }
+
+    /// A request has ended: the server may forget its blocks, but not before those that nobody has needed for longer.
+    pub fn ended(&self, needed: Needed) {
+        if !self.are_ends_told.load(Relaxed) {
+            self.are_ends_told.store(true, Relaxed);
         }
+        for number in (needed.first..).take(needed.epochs as usize).filter(|number| self.remembers(*number)) {
+            let epoch = self.of(number);
+            let _ = epoch.under_way.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
+            epoch.left.store(self.tick(), Relaxed);
+        }
+    }
+
+    fn tick(&self) -> u32 {
+        self.clock.fetch_add(1, Relaxed)
     }
 
     fn touch(&self, hash: u64, epoch: u32) {
         let slots = &self.bucket(hash).0;
         let known = slots.iter().find(|slot| is_of(slot.load(Relaxed), hash));
-        let Some(slot) = known.or_else(|| slots.iter().min_by_key(|slot| epoch_of(slot.load(Relaxed))))
-        else {
-            return;
+        let oldest = |slot: &&AtomicU64| {
+            let number = epoch_of(slot.load(Relaxed));
+            if self.remembers(number) { number } else { 0 }
         };
+        let Some(slot) = known.or_else(|| slots.iter().min_by_key(oldest)) else { return };
         let before = slot.load(Relaxed);
         let after = hash >> 32 << 32 | u64::from(epoch);
         if before != after && slot.compare_exchange(before, after, Relaxed, Relaxed).is_ok() {
-            if epoch_of(before) >= self.horizon.load(Relaxed) {
-                let count = self.count(epoch_of(before));
-                let _ = count.fetch_update(Relaxed, Relaxed, |count| Some(count.saturating_sub(1)));
+            if self.remembers(epoch_of(before)) {
+                let count = &self.of(epoch_of(before)).blocks;
+                let _ = count.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
             }
-            self.count(epoch).fetch_add(1, Relaxed);
+            self.of(epoch).blocks.fetch_add(1, Relaxed);
         }
     }
 
-    fn count(&self, epoch: u32) -> &AtomicU32 {
-        &self.counts[(epoch % EPOCHS) as usize]
+    /// Begins so many epochs, and forgets what the server no longer has room for. Returns the first of them.
+    fn next_epochs(&self, count: u32) -> u32 {
+        let before = self.epoch.fetch_add(count, Relaxed);
+        let Some(current) = before.checked_add(count) else {
+            // After 2^32 epochs, which takes months of full speed, everything is forgotten once.
+            self.forget();
+            return 1;
+        };
+        for number in before + 1..=current {
+            self.of(number).begin(number, self.tick());
+        }
+        self.make_room(current);
+        before + 1
     }
 
-    /// Begins the next epoch, and forgets what the server no longer has room for.
-    fn next_epoch(&self, current: u32) {
-        // After 2^32 epochs, which takes years of full speed, everything is forgotten once.
-        let next = current.checked_add(1).unwrap_or(1);
-        if self.epoch.compare_exchange(current, next, Relaxed, Relaxed).is_err() {
-            return; // another thread does it
+    fn make_room(&self, current: u32) {
+        let capacity = u64::from(self.capacity());
+        let blocks = |epoch: &Epoch| u64::from(epoch.blocks.load(Relaxed));
+        let mut held: u64 = self.remembered().map(blocks).sum();
+        // What comes next gets its share.
+        let most = capacity - capacity / u64::from(SHARES);
+        while held > most {
+            let Some(first) = self.first_to_go(current, 4 * held > HELD_AT_MOST * capacity) else { break };
+            first.number.store(0, Relaxed);
+            held = held.saturating_sub(blocks(first));
         }
-        self.count(next).store(0, Relaxed);
-        let oldest = next.saturating_sub(EPOCHS - 1).max(self.horizon.load(Relaxed)).max(1);
-        let capacity = self.capacity();
-        let mut room = capacity - capacity / SHARES;
-        let mut horizon = next;
-        while horizon > oldest {
-            let Some(left) = room.checked_sub(self.count(horizon - 1).load(Relaxed)) else { break };
-            room = left;
-            horizon -= 1;
-        }
-        self.horizon.store(horizon, Relaxed);
+    }
+
+    fn remembered(&self) -> impl Iterator<Item = &Epoch> {
+        self.epochs.iter().filter(|epoch| epoch.number.load(Relaxed) != 0)
+    }
+
+    /// The epoch that the server forgets first, of all but the current one: one that nobody needs, unless there is `no_other_way`.
+    fn first_to_go(&self, current: u32, no_other_way: bool) -> Option<&Epoch> {
+        let now = self.clock.load(Relaxed);
+        let may_be_needed = self.are_ends_told.load(Relaxed);
+        let order = |epoch: &&Epoch| {
+            let is_needed = may_be_needed && epoch.under_way.load(Relaxed) > 0;
+            (is_needed, u32::MAX - now.wrapping_sub(epoch.left.load(Relaxed)))
+        };
+        // Without blocks, one has just begun, or has nothing to forget.
+        let is_other =
+            |epoch: &&Epoch| epoch.number.load(Relaxed) != current && epoch.blocks.load(Relaxed) > 0;
+        let others = self.remembered().filter(is_other);
+        others.min_by_key(order).filter(|first| !order(first).0 || no_other_way)
     }
 
     /// Forgets everything: the server was started again.
     pub fn forget(&self) {
-        let epoch = self.epoch.load(Relaxed);
-        self.horizon.store(epoch.saturating_add(1), Relaxed);
-        self.next_epoch(epoch);
+        self.epochs.iter().for_each(|epoch| epoch.number.store(0, Relaxed));
+        self.next_epochs(1);
     }
+}
+
+impl Epoch {
+    fn begin(&self, number: u32, now: u32) {
+        // What is told of the one before it no longer counts.
+        self.number.store(0, Relaxed);
+        self.blocks.store(0, Relaxed);
+        self.under_way.store(0, Relaxed);
+        self.left.store(now, Relaxed);
+        self.number.store(number, Relaxed);
+    }
+}
+
+fn epochs() -> Box<[Epoch]> {
+    let epochs: Box<[Epoch]> = iter::repeat_with(Epoch::default).take(EPOCHS as usize).collect();
+    epochs[1].begin(1, 0);
+    epochs
 }
 
 fn is_of(slot: u64, hash: u64) -> bool {
@@ -290,10 +423,71 @@ mod tests {
         let belief = Belief::new(320);
         let blocks = prompt(1, 10, 0, 0);
         belief.used(&blocks, 0);
-        (0..29).for_each(|_| belief.used(&[], 10));
+        (0..29).for_each(|_| _ = belief.used(&[], 10));
         assert_eq!(belief.cached(&blocks), 10, "300 of 320");
-        (0..4).for_each(|_| belief.used(&[], 10));
+        (0..4).for_each(|_| _ = belief.used(&[], 10));
         assert_eq!(belief.cached(&blocks), 0, "340 of 320");
+    }
+
+    /// Some prompts, each with blocks of its own.
+    fn prompts(count: u64, length: u64) -> Vec<Vec<u64>> {
+        (0..count).map(|number| prompt(0, 0, length, number)).collect()
+    }
+
+    /// Regression: blocks were forgotten by the time when their request was sent, although servers keep them until it ends, and
+    /// count its end as their last use.
+    #[test]
+    fn what_requests_under_way_need_is_kept_and_their_ends_count_as_use() {
+        for length in [1, 10, 40] {
+            let belief = Belief::new(400);
+            let [long, brief] = [prompt(1, length, 0, 0), prompt(2, length, 0, 0)];
+            let long_needs = belief.used(&long, 0);
+            // Short ones share what is known of them.
+            prompts(5, 1).iter().for_each(|blocks| belief.ended(belief.used(blocks, 0)));
+            let brief_needs = belief.used(&brief, 0);
+            belief.ended(brief_needs);
+            let has = |blocks: &[u64]| belief.cached(blocks) == blocks.len();
+            let others = prompts(3 * 400 / length, length);
+            others.iter().for_each(|blocks| belief.ended(belief.used(blocks, 0)));
+            assert_eq!((has(&long), has(&brief)), (true, false), "{length}: one is under way");
+            belief.ended(long_needs);
+            others[..200 / length as usize].iter().for_each(|blocks| belief.ended(belief.used(blocks, 0)));
+            assert!(has(&long), "{length}: it has ended not long ago");
+            others.iter().for_each(|blocks| belief.ended(belief.used(blocks, 0)));
+            assert!(!has(&long), "{length}: others were needed since");
+        }
+    }
+
+    /// Ends that are never told do not fill the belief.
+    #[test]
+    fn where_ends_are_lost_the_oldest_are_forgotten_in_time() {
+        let belief = Belief::new(400);
+        let ends = belief.used(&prompt(1, 10, 0, 0), 0);
+        belief.ended(ends);
+        let lost = prompts(200, 10);
+        lost.iter().for_each(|blocks| _ = belief.used(blocks, 0));
+        let kept = lost.iter().filter(|blocks| belief.cached(blocks) > 0).count();
+        assert!((50..=70).contains(&kept), "{kept} of 200: one and a half times the capacity");
+        assert_eq!((belief.cached(&lost[199]), belief.cached(&lost[0])), (10, 0));
+    }
+
+    /// The end of a long prompt is of no use without what is before it, so a server forgets it first.
+    #[test]
+    fn a_long_prompt_is_forgotten_from_its_end() {
+        let belief = Belief::new(400);
+        let long = prompt(1, 200, 0, 0);
+        belief.ended(belief.used(&long, 0));
+        let mut before = 200;
+        for blocks in prompts(60, 10) {
+            belief.ended(belief.used(&blocks, 0));
+            let now = belief.cached(&long);
+            assert!(now <= before, "{now} after {before}");
+            before = now;
+            if (1..200).contains(&now) {
+                return;
+            }
+        }
+        panic!("it was forgotten as a whole");
     }
 
     proptest! {

@@ -44,7 +44,7 @@ mod waiting;
 mod watch;
 
 pub use adapters::{AdapterId, ToldAdapters};
-pub use belief::Belief;
+pub use belief::{Belief, Needed};
 pub use choose::{Choice, choose, estimate};
 pub use estimate::Estimate;
 pub use prompt::{BLOCK_BYTES, MAX_BLOCKS, Prompt, PromptHasher};

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     adapters::{AdapterId, Adapters, ToldAdapters},
-    belief::Belief,
+    belief::{Belief, Needed},
     estimate::Estimate,
     prompt::Prompt,
     under_way::{RequestCount, SentRequest, micros},
@@ -23,6 +23,11 @@ const DOUBLED_AT: f32 = 100_000.0;
 
 /// What is remembered of the latest requests.
 const RECENT: usize = 256;
+
+/// Of how many of the latest requests the server is believed to hold what they need until they end.
+const HELD: usize = 1_024;
+/// Of an entry, these bits say what the request needs; those above them are of its number.
+const NEEDED_BITS: u32 = 35;
 
 /// For how long what a server has said of its requests counts.
 const FRESH: Duration = Duration::from_secs(60);
@@ -44,6 +49,9 @@ pub struct Server {
     /// nobody knew the server's speed, in tokens (1 is the first of a prompt), else 0.
     costs: Box<[(AtomicU32, AtomicU32)]>,
     count: RequestCount,
+    /// The latest requests of whose end nothing is known, by their numbers modulo [`HELD`]: the lower 29 bits of the number, and
+    /// what it needs. 0: none.
+    held: Box<[AtomicU64]>,
     adapters: Adapters,
     /// Seconds per token that is read (as `f32`), and when this was measured, in s.
     speed: AtomicU64,
@@ -99,6 +107,7 @@ impl Server {
             busy_until: AtomicU64::new(0),
             costs: iter::repeat_with(Default::default).take(RECENT).collect(),
             count: RequestCount::new(),
+            held: iter::repeat_with(AtomicU64::default).take(HELD).collect(),
             adapters: Adapters::new(),
             speed: AtomicU64::new(0),
             read_tokens: AtomicU64::new(0),
@@ -123,7 +132,8 @@ impl Server {
     /// The memory that it takes, in bytes.
     pub fn bytes(&self) -> usize {
         let costs = self.costs.len() * 2 * size_of::<AtomicU32>();
-        size_of::<Self>() + self.belief.bytes() + costs + self.count.bytes() + self.adapters.bytes()
+        let held = self.held.len() * size_of::<AtomicU64>();
+        size_of::<Self>() + self.belief.bytes() + costs + held + self.count.bytes() + self.adapters.bytes()
     }
 
     /// The time until everything that was sent is read.
@@ -192,19 +202,55 @@ impl Server {
         self.asked_tokens.fetch_add(u64::from(prompt.tokens), Relaxed);
         self.believed_tokens.fetch_add(u64::from(expected.cached_tokens), Relaxed);
         prompt.adapter.iter().for_each(|adapter| self.adapters.used(*adapter, now));
-        self.belief.used(prompt.blocks, (prompt.answer_tokens as f32 / prompt.block_tokens).round() as u32);
+        let answer = (prompt.answer_tokens as f32 / prompt.block_tokens).round() as u32;
+        self.hold(request.number(), self.belief.used(prompt.blocks, answer));
         request
+    }
+
+    /// What a request needs is held there until its end is known. One that was sent [`HELD`] before it is taken to have ended.
+    fn hold(&self, number: u64, needed: Needed) {
+        let held = number << NEEDED_BITS | needed.pack();
+        self.let_go(self.held[number as usize % HELD].swap(held, Relaxed));
+    }
+
+    fn let_go(&self, held: u64) {
+        if held != 0 {
+            self.belief.ended(Needed::unpack(held & ((1 << NEEDED_BITS) - 1)));
+        }
+    }
+
+    /// The end of a request is known, unless it was known before.
+    fn has_ended(&self, request: SentRequest) {
+        let held = &self.held[request.number() as usize % HELD];
+        let known = held.load(Relaxed);
+        let is_it = known != 0 && known >> NEEDED_BITS == request.number() << NEEDED_BITS >> NEEDED_BITS;
+        if is_it && held.compare_exchange(known, 0, Relaxed, Relaxed).is_ok() {
+            self.let_go(known);
+        }
+    }
+
+    /// Only so many are under way there. The others have ended; most likely those that were sent first.
+    fn hold_only(&self, under_way: u32) {
+        let sent = self.count.sent();
+        let latest =
+            (sent.saturating_sub(HELD as u64)..sent).rev().map(|number| &self.held[number as usize % HELD]);
+        let open = latest.filter(|held| held.load(Relaxed) != 0);
+        // The oldest goes first, as that is the order in which the belief takes them to have ended.
+        let ended: Vec<&AtomicU64> = open.skip(under_way as usize).collect();
+        ended.into_iter().rev().for_each(|held| self.let_go(held.swap(0, Relaxed)));
     }
 
     /// The end of a request that was sent there was told. `lasted` is for how long at least it was worked on at this server, until its
     /// client had read the answer; zero if nobody knows, or if another server has answered it. To be told where the server itself
     /// says how many are under way, too: what that has left out already is not taken out again.
     pub fn finished(&self, request: SentRequest, lasted: Duration) {
+        self.has_ended(request);
         self.count.finished(request, lasted);
     }
 
     /// Nobody has told the end of a request that was sent there, nor will.
     pub fn given_up(&self, request: SentRequest) {
+        self.has_ended(request);
         self.count.given_up(request);
     }
 
@@ -240,6 +286,7 @@ impl Server {
             return;
         }
         self.told.store(told, Relaxed);
+        self.hold_only(self.count.most());
         let full_at = self.full_at.load(Relaxed);
         if waiting > 0 || full_at > 0 && running > full_at {
             self.full_at.store(running.max(1), Relaxed);

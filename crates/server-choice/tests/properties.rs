@@ -295,6 +295,42 @@ fn a_cache_that_finds_less_than_we_believe_is_smaller_than_we_believe() {
     assert_eq!(hear(0.1), 1_500 / 8, "and not ever smaller");
 }
 
+/// Who is told of ends knows what a server still needs; a page that tells how many are under way takes the oldest for those that have
+/// ended. Each end counts once.
+#[test]
+fn ends_of_requests_reach_the_belief() {
+    let at = Duration::from_secs;
+    for is_told in [true, false] {
+        let server = Server::new(400);
+        let mut watch = Watch::new(128.0);
+        let busy = |running| Counters { running: Some(running), waiting: Some(0), ..Counters::default() };
+        let send = |number: u64, now| {
+            let blocks = blocks(0, 0, 10, number);
+            let prompt = prompt(&blocks);
+            server.sent(&prompt, &estimate(&server, &prompt, now, None), now)
+        };
+        let has = |number: u64| server.belief().cached(&blocks(0, 0, 10, number)) == 10;
+        let first: Vec<_> = (0..2).map(|number| send(number, at(1))).collect();
+        if is_told {
+            server.finished(first[1], Duration::ZERO);
+            server.finished(first[1], Duration::ZERO);
+            server.given_up(first[1]);
+        } else {
+            // The older one is taken to have ended.
+            watch.heard(&server, &busy(1), at(2), at(2));
+        }
+        for number in 2..100 {
+            let sent = send(number, at(3));
+            if is_told {
+                server.finished(sent, Duration::ZERO);
+            } else {
+                watch.heard(&server, &busy(1), at(3 + number), at(3 + number));
+            }
+        }
+        assert_eq!((has(0), has(1), has(99)), (is_told, false, true), "told: {is_told}");
+    }
+}
+
 proptest! {
     /// Of two servers with the same belief and speed, the one with less to do gets the request.
     #[test]

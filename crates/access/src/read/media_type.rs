@@ -113,10 +113,14 @@ pub(super) fn is_utf8(charset: &str) -> bool {
     charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("utf8")
 }
 
-/// A boundary as RFC 2046 §5.1.1 has it, without blanks: readers differ in trimming those.
+/// A boundary as RFC 2046 §5.1.1 has it, without blanks: readers differ in trimming those. Nor has it anything that looks like a
+/// parameter to readers that search the header for one. Python's `email` begins and ends its boundaries with "=".
 fn is_boundary(text: &str) -> bool {
     let is_bchar = |b: u8| b.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&b);
-    (1..=70).contains(&text.len()) && text.bytes().all(is_bchar)
+    let looks_like_parameter = |pair: &[u8]| pair[0].is_ascii_alphabetic() && pair[1] == b'=';
+    (1..=70).contains(&text.len())
+        && text.bytes().all(is_bchar)
+        && !text.as_bytes().windows(2).any(looks_like_parameter)
 }
 
 #[cfg(test)]
@@ -138,7 +142,11 @@ mod tests {
         }
         for (value, boundary) in [
             ("multipart/form-data; boundary=----WebKitFormBoundaryAbc", "----WebKitFormBoundaryAbc"),
-            ("Multipart/Form-Data; Boundary=\"a:b=c\"; charset=utf-8", "a:b=c"),
+            (
+                "multipart/form-data; boundary=\"===============7330845974216740156==\"",
+                "===============7330845974216740156==",
+            ),
+            ("Multipart/Form-Data; Boundary=\"a:b?=c\"; charset=utf-8", "a:b?=c"),
         ] {
             assert_eq!(kind(value), Ok(BodyKind::Form { boundary }), "{value}");
         }
@@ -201,6 +209,9 @@ mod tests {
             "multipart/form-data; boundary=a; charset=utf-16",
             // Found while a fuzz target was written: formidable would take b for the boundary.
             "multipart/form-data; profile=\"boundary=b\"; boundary=a",
+            // Found by fuzzing: a reader that takes the last "boundary=" in the header would take b.
+            "multipart/form-data; boundary=\"a-boundary=b\"",
+            "multipart/form-data; boundary=\"a-charset=utf-16\"",
             long.as_str(),
         ] {
             assert!(kind(value).is_err(), "{value}");

@@ -1,8 +1,8 @@
 //! Ours, and the one that it is measured against.
 
-use std::time::Duration;
+use std::{collections::HashMap, mem, time::Duration};
 
-use server_choice::{Prompt, Server, Watch, choose};
+use server_choice::{Prompt, SentRequest, Server, Watch, choose};
 
 use super::{Policy, Seen};
 use crate::{load::SimulatedRequest, machine::Machine};
@@ -15,18 +15,21 @@ const ANSWER_TOKENS: u32 = 300;
 pub struct Ours {
     servers: Vec<Server>,
     watches: Vec<Watch>,
+    /// With metering: the requests under way, and those whose ends are told together, once a second, as Traefik does.
+    metered: Option<(HashMap<usize, SentRequest>, Vec<Vec<SentRequest>>)>,
     block_tokens: f32,
     cache_tokens: f64,
     turn: usize,
 }
 
 impl Ours {
-    /// For so many servers, which say how large their caches are.
-    pub fn new(servers: usize, cache_tokens: usize, block_tokens: u32) -> Self {
+    /// For so many servers, which say how large their caches are. With metering, the ends of requests are told.
+    pub fn new(servers: usize, cache_tokens: usize, block_tokens: u32, is_metered: bool) -> Self {
         let blocks = cache_tokens as u32 / block_tokens;
         Self {
             servers: (0..servers).map(|_| Server::new(blocks)).collect(),
             watches: (0..servers).map(|_| Watch::new(block_tokens as f32)).collect(),
+            metered: is_metered.then(|| (HashMap::new(), vec![Vec::new(); servers])),
             block_tokens: block_tokens as f32,
             cache_tokens: cache_tokens as f64,
             turn: 0,
@@ -36,7 +39,7 @@ impl Ours {
 
 impl Policy for Ours {
     fn name(&self) -> &'static str {
-        "Modelgate"
+        if self.metered.is_some() { "Modelgate" } else { "Modelgate without metering" }
     }
 
     fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
@@ -50,13 +53,27 @@ impl Policy for Ours {
             adapter: None,
         };
         let choice = choose(&self.servers, &prompt, now, self.turn).expect("there are servers");
-        self.servers[choice.place].sent(&prompt, &choice.estimate, now);
+        let sent = self.servers[choice.place].sent(&prompt, &choice.estimate, now);
+        if let Some((under_way, _)) = &mut self.metered {
+            under_way.insert(seen.request, sent);
+        }
         choice.place
+    }
+
+    fn answered(&mut self, place: usize, request: usize) {
+        if let Some((under_way, untold)) = &mut self.metered {
+            untold[place].extend(under_way.remove(&request));
+        }
     }
 
     fn heard(&mut self, place: usize, machine: &Machine, now: f64) {
         let counters = machine.counters(self.cache_tokens);
         let now = Duration::from_secs_f64(now);
+        if let Some((_, untold)) = &mut self.metered {
+            mem::take(&mut untold[place])
+                .into_iter()
+                .for_each(|sent| self.servers[place].finished(sent, Duration::ZERO));
+        }
         self.watches[place].heard(&self.servers[place], &counters, now, now);
     }
 }
