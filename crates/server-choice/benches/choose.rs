@@ -58,9 +58,10 @@ fn measure(servers: usize, blocks: u64, cached: Cached) -> f64 {
         match cached {
             Cached::Nothing => {}
             Cached::Half => {
-                pool.iter().for_each(|server| server.belief().used(&prompt[..prompt.len() / 2], 0));
+                let half = &prompt[..prompt.len() / 2];
+                pool.iter().for_each(|server| _ = server.belief().used(half, 0));
             }
-            Cached::AtOne => pool[number % servers].belief().used(&prompt[..prompt.len() - 1], 0),
+            Cached::AtOne => _ = pool[number % servers].belief().used(&prompt[..prompt.len() - 1], 0),
         }
     }
     let mut rounds: Vec<f64> = (0..ROUNDS)

@@ -28,7 +28,7 @@
 //! # Memory
 //!
 //! A [`Server`] has a fixed size, from its creation on: 16 bytes for each block that its belief may hold, rounded up to a power
-//! of two, and 8 KB ([`Server::bytes`]). With [`DEFAULT_BLOCKS`] that is 270 KB, and 17 MB for 64 servers. A request has 8 bytes
+//! of two, and 45 KB ([`Server::bytes`]). With [`DEFAULT_BLOCKS`] that is 307 KB, and 20 MB for 64 servers. A request has 8 bytes
 //! for each block of its prompt, at most 32 KB ([`MAX_BLOCKS`]).
 //!
 //! No I/O, and no clock: `now` is the time since some fixed moment, the same for all calls.

@@ -15,11 +15,19 @@ const ANSWER_TOKENS: u32 = 300;
 pub struct Ours {
     servers: Vec<Server>,
     watches: Vec<Watch>,
-    /// With metering: the requests under way, and those whose ends are told together, once a second, as Traefik does.
-    metered: Option<(HashMap<usize, SentRequest>, Vec<Vec<SentRequest>>)>,
+    /// With metering.
+    ends: Option<ToldEnds>,
     block_tokens: f32,
     cache_tokens: f64,
     turn: usize,
+}
+
+/// The ends of requests, which are told together, once a second, as Traefik does.
+#[derive(Debug)]
+struct ToldEnds {
+    under_way: HashMap<usize, SentRequest>,
+    /// Of each server, those whose end is still to be told.
+    untold: Vec<Vec<SentRequest>>,
 }
 
 impl Ours {
@@ -29,7 +37,8 @@ impl Ours {
         Self {
             servers: (0..servers).map(|_| Server::new(blocks)).collect(),
             watches: (0..servers).map(|_| Watch::new(block_tokens as f32)).collect(),
-            metered: is_metered.then(|| (HashMap::new(), vec![Vec::new(); servers])),
+            ends: is_metered
+                .then(|| ToldEnds { under_way: HashMap::new(), untold: vec![Vec::new(); servers] }),
             block_tokens: block_tokens as f32,
             cache_tokens: cache_tokens as f64,
             turn: 0,
@@ -39,7 +48,7 @@ impl Ours {
 
 impl Policy for Ours {
     fn name(&self) -> &'static str {
-        if self.metered.is_some() { "Modelgate" } else { "Modelgate without metering" }
+        if self.ends.is_some() { "Modelgate" } else { "Modelgate without metering" }
     }
 
     fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
@@ -54,25 +63,25 @@ impl Policy for Ours {
         };
         let choice = choose(&self.servers, &prompt, now, self.turn).expect("there are servers");
         let sent = self.servers[choice.place].sent(&prompt, &choice.estimate, now);
-        if let Some((under_way, _)) = &mut self.metered {
-            under_way.insert(seen.request, sent);
+        if let Some(ends) = &mut self.ends {
+            ends.under_way.insert(seen.request, sent);
         }
         choice.place
     }
 
     fn answered(&mut self, place: usize, request: usize) {
-        if let Some((under_way, untold)) = &mut self.metered {
-            untold[place].extend(under_way.remove(&request));
+        if let Some(ends) = &mut self.ends {
+            ends.untold[place].extend(ends.under_way.remove(&request));
         }
     }
 
     fn heard(&mut self, place: usize, machine: &Machine, now: f64) {
         let counters = machine.counters(self.cache_tokens);
         let now = Duration::from_secs_f64(now);
-        if let Some((_, untold)) = &mut self.metered {
-            mem::take(&mut untold[place])
-                .into_iter()
-                .for_each(|sent| self.servers[place].finished(sent, Duration::ZERO));
+        if let Some(ends) = &mut self.ends {
+            for sent in mem::take(&mut ends.untold[place]) {
+                self.servers[place].finished(sent, Duration::ZERO);
+            }
         }
         self.watches[place].heard(&self.servers[place], &counters, now, now);
     }
