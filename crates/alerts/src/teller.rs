@@ -180,7 +180,9 @@ impl Teller {
             .filter_map(|(id, known)| Some((id.clone(), told(known)?)))
             .collect();
         for (id, at) in told {
-            self.known.get_mut(&id).into_iter().for_each(|known| known.told = known.told.max(Some(at)));
+            if let Some(known) = self.known.get_mut(&id) {
+                known.told = known.told.max(Some(at));
+            }
         }
     }
 

@@ -408,19 +408,24 @@ async fn a_key_from_a_new_network_is_told_also_after_a_restart() {
     }
 }
 
+/// A request costs 1; the key has this budget, and the sink is told at once.
+fn with_budget(sim: &Sim, sink: &Sink, key: &str, budget: u32) -> String {
+    let digest = access::KeyDigest::of(&format!("mg-{key}")).to_hex();
+    format!(
+        "keys: [{{ name: {key}, consumer: team, sha256: \"{digest}\", limit: {{ budget_total: {budget} }} }}]\n\
+         prices: {{ currency: EUR, models: [{{ match: \"*\", request: 1 }}] }}\nservers: [{{ url: {:?}, name: gpu-1 }}]\n\
+         alerts: {{ after: 0s, webhooks: [{{ name: ops, warnings: true, url: {:?} }}] }}\n",
+        sim.url(),
+        sink.url("/hook")
+    )
+}
+
 /// Each level once, however often requests are refused; all of them are over once the budget is reset.
 #[tokio::test]
 async fn a_budget_is_told_at_each_level_and_that_it_was_reset() {
     let sim = Sim::start("gpu-1", &["llama"]);
     let sink = Sink::start(&[]).await;
-    let digest = access::KeyDigest::of("mg-spender").to_hex();
-    let config = format!(
-        "keys: [{{ name: spender, consumer: team, sha256: \"{digest}\", limit: {{ budget_total: 10 }} }}]\n\
-         prices: {{ currency: EUR, models: [{{ match: \"*\", request: 1 }}] }}\nservers: [{{ url: {:?}, name: gpu-1 }}]\n\
-         alerts: {{ after: 0s, webhooks: [{{ name: ops, warnings: true, url: {:?} }}] }}\n",
-        sim.url(),
-        sink.url("/hook")
-    );
+    let config = with_budget(&sim, &sink, "spender", 10);
     let mut modelgate = Modelgate::builder(BINARY, &config).keep_state().start().await;
     modelgate.wait_ready().await;
     let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");
@@ -503,14 +508,7 @@ async fn a_budget_is_told_at_each_level_and_that_it_was_reset() {
 async fn of_levels_that_one_request_reaches_only_the_highest_is_told() {
     let sim = Sim::start("gpu-1", &["llama"]);
     let sink = Sink::start(&[]).await;
-    let digest = access::KeyDigest::of("mg-leaper").to_hex();
-    let config = format!(
-        "keys: [{{ name: leaper, consumer: team, sha256: \"{digest}\", limit: {{ budget_total: 1 }} }}]\n\
-         prices: {{ currency: EUR, models: [{{ match: \"*\", request: 1 }}] }}\nservers: [{{ url: {:?}, name: gpu-1 }}]\n\
-         alerts: {{ after: 0s, webhooks: [{{ name: ops, warnings: true, url: {:?} }}] }}\n",
-        sim.url(),
-        sink.url("/hook")
-    );
+    let config = with_budget(&sim, &sink, "leaper", 1);
     let mut modelgate = Modelgate::builder(BINARY, &config).keep_state().start().await;
     modelgate.wait_ready().await;
     let client = testkit::client_builder().danger_accept_invalid_certs(true).build().expect("a client");

@@ -9,18 +9,22 @@
 //! tells the ends of requests, that is LRU by the time when they were sent.
 //!
 //! A long prompt has up to four epochs, of which that of its end is forgotten first, as a server does. So when a block is remembered,
-//! the blocks before it are, too. The length of the
-//! part that a server has is therefore found by bisection: some 10 look-ups for a prompt of 200 KB.
+//! the blocks before it are, too. The length of the part that a server has is therefore found by bisection: some 10 look-ups for a prompt
+//! of 200 KB.
 //!
 //! Threads that write at the same time may lose a block or miscount by one. It is a belief: the server itself decides what it has.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     hint::black_box,
     iter,
+    ops::Range,
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-/// How many epochs are kept. More than 128, because a long prompt has some of its own, and epochs become empty when their blocks are used again.
+/// How many epochs are kept. More than the capacity is made of, because a long prompt has some of its own, and epochs become empty when
+/// their blocks are used again.
 const EPOCHS: u32 = 2_048;
 /// How many epochs the capacity is made of.
 const SHARES: u32 = 128;
@@ -62,8 +66,14 @@ pub struct Needed {
 
 impl Needed {
     const EPOCH_BITS: u32 = 3;
+    /// How many bits it takes.
+    pub(crate) const BITS: u32 = u32::BITS + Self::EPOCH_BITS;
 
-    /// In the lower 35 bits; never 0.
+    fn numbers(self) -> Range<u32> {
+        self.first..self.first + self.epochs
+    }
+
+    /// In the lower [`Self::BITS`] bits; never 0.
     pub(crate) fn pack(self) -> u64 {
         u64::from(self.first) << Self::EPOCH_BITS | u64::from(self.epochs)
     }
@@ -231,11 +241,12 @@ impl Belief {
         // A long one has epochs of its own. Its end is forgotten first, so it is in the oldest of them.
         let epochs = blocks.len().div_ceil(share).min(PARTS);
         let first = self.next_epochs(epochs as u32);
+        let needed = Needed { first, epochs: epochs as u32 };
         let parts = blocks.chunks(blocks.len().div_ceil(epochs)).rev();
-        for (number, blocks) in (first..).zip(parts) {
+        for (number, blocks) in needed.numbers().zip(parts) {
             self.needs(number, blocks, if number == first { answer } else { 0 });
         }
-        Needed { first, epochs: epochs as u32 }
+        needed
     }
 
     /// How many blocks an epoch has before the next one begins.
@@ -261,7 +272,7 @@ impl Belief {
         if !self.are_ends_told.load(Relaxed) {
             self.are_ends_told.store(true, Relaxed);
         }
-        for number in (needed.first..).take(needed.epochs as usize).filter(|number| self.remembers(*number)) {
+        for number in needed.numbers().filter(|number| self.remembers(*number)) {
             let epoch = self.of(number);
             let _ = epoch.under_way.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
             epoch.left.store(self.tick(), Relaxed);
@@ -275,11 +286,9 @@ impl Belief {
     fn touch(&self, hash: u64, epoch: u32) {
         let slots = &self.bucket(hash).0;
         let known = slots.iter().find(|slot| is_of(slot.load(Relaxed), hash));
-        let oldest = |slot: &&AtomicU64| {
-            let number = epoch_of(slot.load(Relaxed));
-            if self.remembers(number) { number } else { 0 }
-        };
-        let Some(slot) = known.or_else(|| slots.iter().min_by_key(oldest)) else { return };
+        let unused = || slots.iter().find(|slot| !self.remembers(epoch_of(slot.load(Relaxed))));
+        let oldest = || slots.iter().min_by_key(|slot| epoch_of(slot.load(Relaxed)));
+        let Some(slot) = known.or_else(unused).or_else(oldest) else { return };
         let before = slot.load(Relaxed);
         let after = hash >> 32 << 32 | u64::from(epoch);
         if before != after && slot.compare_exchange(before, after, Relaxed, Relaxed).is_ok() {
@@ -294,10 +303,10 @@ impl Belief {
     /// Begins so many epochs, and forgets what the server no longer has room for. Returns the first of them.
     fn next_epochs(&self, count: u32) -> u32 {
         let before = self.epoch.fetch_add(count, Relaxed);
-        let Some(current) = before.checked_add(count) else {
-            // After 2^32 epochs, which takes months of full speed, everything is forgotten once.
+        let Some(current) = before.checked_add(count).filter(|current| *current < u32::MAX) else {
+            // After 2^32 epochs, which takes weeks of full speed, everything is forgotten once.
             self.forget();
-            return 1;
+            return self.next_epochs(count);
         };
         for number in before + 1..=current {
             self.of(number).begin(number, self.tick());
@@ -306,36 +315,35 @@ impl Belief {
         before + 1
     }
 
+    /// Forgets what nobody needs, until there is room for a share; and what is needed, if that is too much.
     fn make_room(&self, current: u32) {
         let capacity = u64::from(self.capacity());
-        let blocks = |epoch: &Epoch| u64::from(epoch.blocks.load(Relaxed));
-        let mut held: u64 = self.remembered().map(blocks).sum();
-        // What comes next gets its share.
         let most = capacity - capacity / u64::from(SHARES);
-        while held > most {
-            let Some(first) = self.first_to_go(current, 4 * held > HELD_AT_MOST * capacity) else { break };
+        let mut held: u64 = self.remembered().map(Epoch::held).sum();
+        if held <= most {
+            return;
+        }
+        let (now, are_ends_told) = (self.clock.load(Relaxed), self.are_ends_told.load(Relaxed));
+        // Without blocks, one has just begun, or has nothing to forget.
+        let others = self
+            .remembered()
+            .filter(|epoch| epoch.number.load(Relaxed) != current && epoch.held() > 0)
+            .map(|epoch| {
+                Reverse((are_ends_told && epoch.is_needed(), epoch.order(now), epoch.number.load(Relaxed)))
+            });
+        let mut others: BinaryHeap<_> = others.collect();
+        while held > most
+            && let Some(Reverse((is_needed, _, number))) = others.pop()
+            && (!is_needed || 4 * held > HELD_AT_MOST * capacity)
+        {
+            let first = self.of(number);
             first.number.store(0, Relaxed);
-            held = held.saturating_sub(blocks(first));
+            held = held.saturating_sub(first.held());
         }
     }
 
     fn remembered(&self) -> impl Iterator<Item = &Epoch> {
         self.epochs.iter().filter(|epoch| epoch.number.load(Relaxed) != 0)
-    }
-
-    /// The epoch that the server forgets first, of all but the current one: one that nobody needs, unless there is `no_other_way`.
-    fn first_to_go(&self, current: u32, no_other_way: bool) -> Option<&Epoch> {
-        let now = self.clock.load(Relaxed);
-        let may_be_needed = self.are_ends_told.load(Relaxed);
-        let order = |epoch: &&Epoch| {
-            let is_needed = may_be_needed && epoch.under_way.load(Relaxed) > 0;
-            (is_needed, u32::MAX - now.wrapping_sub(epoch.left.load(Relaxed)))
-        };
-        // Without blocks, one has just begun, or has nothing to forget.
-        let is_other =
-            |epoch: &&Epoch| epoch.number.load(Relaxed) != current && epoch.blocks.load(Relaxed) > 0;
-        let others = self.remembered().filter(is_other);
-        others.min_by_key(order).filter(|first| !order(first).0 || no_other_way)
     }
 
     /// Forgets everything: the server was started again.
@@ -346,6 +354,20 @@ impl Belief {
 }
 
 impl Epoch {
+    /// The number of its blocks.
+    fn held(&self) -> u64 {
+        u64::from(self.blocks.load(Relaxed))
+    }
+
+    fn is_needed(&self) -> bool {
+        self.under_way.load(Relaxed) > 0
+    }
+
+    /// The smaller, the longer nobody has needed it.
+    fn order(&self, now: u32) -> u32 {
+        u32::MAX - now.wrapping_sub(self.left.load(Relaxed))
+    }
+
     fn begin(&self, number: u32, now: u32) {
         // What is told of the one before it no longer counts.
         self.number.store(0, Relaxed);
@@ -377,7 +399,7 @@ mod tests {
     use proptest::prelude::*;
     use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-    use super::{Belief, MANY};
+    use super::{Belief, MANY, Relaxed};
 
     /// A prompt's blocks: `shared` of its family, then `own`.
     fn prompt(family: u64, shared: u64, own: u64, number: u64) -> Vec<u64> {
@@ -469,6 +491,20 @@ mod tests {
         let kept = lost.iter().filter(|blocks| belief.cached(blocks) > 0).count();
         assert!((50..=70).contains(&kept), "{kept} of 200: one and a half times the capacity");
         assert_eq!((belief.cached(&lost[199]), belief.cached(&lost[0])), (10, 0));
+    }
+
+    #[test]
+    fn after_the_last_number_epochs_begin_anew() {
+        for left in 0..12 {
+            let belief = Belief::new(400);
+            belief.epoch.store(u32::MAX - left, Relaxed);
+            for blocks in prompts(20, 10) {
+                let needed = belief.used(&blocks, 0);
+                assert!((8..=10).contains(&belief.cached(&blocks)), "{left} left");
+                belief.ended(needed);
+            }
+            assert!(belief.epoch.load(Relaxed) < 100, "{left} left");
+        }
     }
 
     /// The end of a long prompt is of no use without what is before it, so a server forgets it first.

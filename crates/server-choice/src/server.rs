@@ -26,8 +26,6 @@ const RECENT: usize = 256;
 
 /// Of how many of the latest requests the server is believed to hold what they need until they end.
 const HELD: usize = 1_024;
-/// Of an entry, these bits say what the request needs; those above them are of its number.
-const NEEDED_BITS: u32 = 35;
 
 /// For how long what a server has said of its requests counts.
 const FRESH: Duration = Duration::from_secs(60);
@@ -49,8 +47,8 @@ pub struct Server {
     /// nobody knew the server's speed, in tokens (1 is the first of a prompt), else 0.
     costs: Box<[(AtomicU32, AtomicU32)]>,
     count: RequestCount,
-    /// The latest requests of whose end nothing is known, by their numbers modulo [`HELD`]: the lower 29 bits of the number, and
-    /// what it needs. 0: none.
+    /// The latest requests of whose end nothing is known, by their numbers modulo [`HELD`]: above [`Needed::BITS`] the number's lower bits,
+    /// and below what it needs. 0: none.
     held: Box<[AtomicU64]>,
     adapters: Adapters,
     /// Seconds per token that is read (as `f32`), and when this was measured, in s.
@@ -209,13 +207,13 @@ impl Server {
 
     /// What a request needs is held there until its end is known. One that was sent [`HELD`] before it is taken to have ended.
     fn hold(&self, number: u64, needed: Needed) {
-        let held = number << NEEDED_BITS | needed.pack();
+        let held = number << Needed::BITS | needed.pack();
         self.let_go(self.held[number as usize % HELD].swap(held, Relaxed));
     }
 
     fn let_go(&self, held: u64) {
         if held != 0 {
-            self.belief.ended(Needed::unpack(held & ((1 << NEEDED_BITS) - 1)));
+            self.belief.ended(Needed::unpack(held & ((1 << Needed::BITS) - 1)));
         }
     }
 
@@ -223,7 +221,7 @@ impl Server {
     fn has_ended(&self, request: SentRequest) {
         let held = &self.held[request.number() as usize % HELD];
         let known = held.load(Relaxed);
-        let is_it = known != 0 && known >> NEEDED_BITS == request.number() << NEEDED_BITS >> NEEDED_BITS;
+        let is_it = known != 0 && known >> Needed::BITS == request.number() << Needed::BITS >> Needed::BITS;
         if is_it && held.compare_exchange(known, 0, Relaxed, Relaxed).is_ok() {
             self.let_go(known);
         }
