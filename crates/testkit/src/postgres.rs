@@ -21,7 +21,7 @@ use tokio::{process::Command, sync::Mutex};
 
 use crate::{
     Failure, free_port,
-    process::{Launch, Process, children, is_alive, read_log, run, send},
+    process::{Launch, Process, children, is_alive, is_stopped, read_log, run, send},
     within,
 };
 
@@ -200,11 +200,11 @@ impl Postgres {
     /// If it is not running.
     pub fn freeze(&mut self) {
         let process = self.process.as_ref().expect("PostgreSQL runs");
-        // The parent first, because it would start more processes.
-        process.signal("STOP");
-        for id in children(process.id()) {
-            send("STOP", &id.to_string());
-        }
+        // The parent first, because it would start more processes. It stops some time after the signal, and may have started another one
+        // until then. Regression: one such answered on a busy machine.
+        let parent = process.id();
+        stop_all(|| vec![parent]);
+        stop_all(|| children(parent));
     }
 
     /// Resumes it after [`Postgres::freeze`].
@@ -247,6 +247,17 @@ impl Postgres {
 
     fn url_of(&self, database: &str) -> String {
         format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+/// Stops processes (SIGSTOP), and returns once none of them runs any more.
+fn stop_all(processes: impl Fn() -> Vec<u32>) {
+    loop {
+        let running: Vec<u32> = processes().into_iter().filter(|id| !is_stopped(*id)).collect();
+        if running.is_empty() {
+            return;
+        }
+        running.iter().for_each(|id| send("STOP", &id.to_string()));
     }
 }
 

@@ -221,9 +221,19 @@ pub(crate) fn send(signal: &str, target: &str) {
 
 /// Whether a process runs. A zombie, dead but not yet collected by its parent, does not.
 pub(crate) fn is_alive(id: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    state(id).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// Whether a process will not run on by itself: it is stopped (SIGSTOP), or is dead.
+pub(crate) fn is_stopped(id: u32) -> bool {
+    !is_alive(id) || state(id) == Some('T')
+}
+
+/// The letter of a process's state (`man 5 proc`); `None` if there is no such process.
+fn state(id: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The state follows the name, which is in parentheses and may contain any characters.
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
 /// The direct children of a process.
