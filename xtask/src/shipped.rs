@@ -35,6 +35,7 @@ pub(crate) fn shipped(install: bool) -> Result {
         let mut cargo = run::cargo();
         cargo.args(["test", "--package", "modelgate", "--test", "speed", "--locked"]);
         cargo.args(["--", "--nocapture", "it_starts_at_once_and_stays_small"]);
-        run::shown(cargo.envs(test::environment(&tools, true)).env("MODELGATE_TEST_RELEASE", &program))
+        cargo.envs(test::environment(&tools, true)).env("MODELGATE_TEST_RELEASE", &program);
+        run::shown(cargo.env("MODELGATE_TEST_SHIPPED", "1"))
     })
 }

@@ -130,15 +130,18 @@ async fn modelgate(strategy: &str, servers: &MachinesInTime) -> (String, Vec<Box
     let of_server =
         |(place, url): (usize, &String)| format!("  - {{ url: {url:?}, name: server-{place}{setting} }}\n");
     let rows: String = servers.urls.iter().enumerate().map(of_server).collect();
+    // So that Modelgate learns when each answer has ended.
+    let telemetry = free_port();
+    let told = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
     let config = format!(
-        "traefik: {{ version: {TRAEFIK:?} }}\nservers:\n{rows}keys:\n  - {{ name: benchmark, consumer: benchmark, sha256: {digest:?}, \
+        "traefik: {{ version: {TRAEFIK:?} }}\nlisten: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\nservers:\n{rows}keys:\n  - {{ name: benchmark, consumer: benchmark, sha256: {digest:?}, \
          models: [{MODEL:?}] }}\n"
     );
     let mut modelgate =
         Modelgate::builder(optimised().expect("the optimised Modelgate"), &config).keep_state().start().await;
     modelgate.wait_ready().await;
     let traefik = Traefik::builder(traefik_binary(TRAEFIK).expect("Traefik"));
-    let traefik = traefik.endpoint(modelgate.provider_endpoint()).start().await;
+    let traefik = traefik.endpoint(modelgate.provider_endpoint()).telling(&told).start().await;
     traefik.wait_configured().await;
     (traefik.url(), vec![Box::new(traefik), Box::new(modelgate)])
 }

@@ -25,7 +25,7 @@ use testkit::{
     program::Program,
     redis::{Redis, redis_server},
     sim::{Exporter, Options, Sim},
-    traefik::{Builder, Traefik, traefik_binary},
+    traefik::{Traefik, traefik_binary},
 };
 
 const TOKEN: &str = "a-token-of-the-receiver";
@@ -87,15 +87,11 @@ impl Stage {
         }
         let last = telemetry.last()?;
         let builder = Traefik::builder(&binary).endpoint(modelgates.first()?.provider_endpoint());
-        let traefik = [
-            "--experimental.otlplogs=true".to_owned(),
-            "--accesslog=true".to_owned(),
-            "--accesslog.fields.headers.names.X-Request-Id=keep".to_owned(),
-            "--accesslog.fields.headers.names.Traceparent=keep".to_owned(),
+        let told = [
             format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{last}/v1/logs"),
             format!("--accesslog.otlp.http.headers.Authorization=Bearer {TOKEN}"),
         ];
-        let traefik = traefik.into_iter().fold(builder, Builder::arg).start().await;
+        let traefik = builder.telling(&told).start().await;
         traefik.wait_configured().await;
         Some(Self { modelgates, traefik })
     }

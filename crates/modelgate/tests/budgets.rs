@@ -13,7 +13,7 @@ use std::{
 use common::{
     KEY, NEWEST,
     auth::{self, Auth, file_key},
-    refusal, send, telling,
+    refusal, send,
 };
 use futures_util::future::join_all;
 use limits::{read_money, write_money};
@@ -69,7 +69,7 @@ impl Site {
             format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs"),
             format!("--accesslog.otlp.http.headers.Authorization=Bearer {TOKEN}"),
         ];
-        let traefik = telling(Traefik::builder(binary).endpoint(modelgate.provider_endpoint()), &told);
+        let traefik = Traefik::builder(binary).endpoint(modelgate.provider_endpoint()).telling(&told);
         let traefik = traefik.start().await;
         traefik.wait_configured().await;
         let site = Self { traefik, _modelgate: modelgate, _sims: sims };

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{KEY, NEWEST, config, send, telling};
+use common::{KEY, NEWEST, config, send};
 use futures_util::StreamExt as _;
 use metering::{Receipt, RecordReceipt, RequestId, SpanId, SpanReceipt};
 use otlp_receiver::Reception;
@@ -125,7 +125,7 @@ async fn each_receipt_has_the_ids_that_auth_gave() {
     let mut fleet = fleet().await;
     let endpoint = format!("--accesslog.otlp.http.endpoint={}", fleet.receiver.url("/v1/logs"));
     let builder = Traefik::builder(&binary).endpoint(fleet.modelgate.provider_endpoint());
-    let traefik = telling(builder, &[endpoint]).start().await;
+    let traefik = builder.telling(&[endpoint]).start().await;
     traefik.wait_configured().await;
     wait_for(&traefik, "llama").await;
     testkit::eventually(Duration::from_secs(10), || async { (fleet.told.posts().len() == 1).then_some(()) })
@@ -256,7 +256,7 @@ async fn traced_by_traefik(binary: &std::path::Path, fleet: &mut Fleet) {
         format!("--tracing.otlp.http.endpoint={}", fleet.receiver.url("/v1/traces")),
     ];
     let builder = Traefik::builder(binary).endpoint(fleet.modelgate.provider_endpoint());
-    let traefik = telling(builder, &grpc).start().await;
+    let traefik = builder.telling(&grpc).start().await;
     traefik.wait_configured().await;
     let (spans, records) = (fleet.receiver.spans.len(), fleet.receiver.records.len());
     wait_for(&traefik, "llama").await;
@@ -337,7 +337,7 @@ async fn what_is_told_goes_back_to_limits_and_usage() {
         format!("--accesslog.otlp.http.headers.Authorization=Bearer {TOKEN}"),
     ];
     let builder = Traefik::builder(&binary).endpoint(modelgate.provider_endpoint());
-    let traefik = telling(builder, &to_modelgate).start().await;
+    let traefik = builder.telling(&to_modelgate).start().await;
     traefik.wait_configured().await;
 
     let began = Instant::now();
@@ -538,7 +538,7 @@ impl Seen {
         modelgate.wait_ready().await;
         let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
         let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint());
-        let traefik = telling(builder, &endpoint).start().await;
+        let traefik = builder.telling(&endpoint).start().await;
         traefik.wait_configured().await;
         Self { told, quiet, modelgate, traefik }
     }

@@ -5,7 +5,7 @@ mod common;
 
 use std::{fs, time::Duration};
 
-use common::{KEY, NEWEST, chat, config, openmetrics::Exposition, send, telling};
+use common::{KEY, NEWEST, chat, config, openmetrics::Exposition, send};
 use serde_json::Value;
 use testkit::{
     Stopwatch, eventually, free_port,
@@ -71,8 +71,8 @@ async fn start(traefik: &std::path::Path, python: &std::path::Path) -> TracedSta
     ];
     let builder = || Traefik::builder(traefik).endpoint(modelgate.provider_endpoint());
     let traces = format!("--tracing.otlp.http.endpoint={}/v1/traces", collector.url());
-    let tracing = telling(builder().arg(traces).arg("--tracing.sampleRate=1"), &logs).start().await;
-    let silent = telling(builder(), &logs).start().await;
+    let tracing = builder().arg(traces).arg("--tracing.sampleRate=1").telling(&logs).start().await;
+    let silent = builder().telling(&logs).start().await;
     tracing.wait_configured().await;
     silent.wait_configured().await;
     TracedStack { collector, _sim: sim, modelgate, tracing, silent }

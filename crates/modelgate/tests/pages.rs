@@ -73,7 +73,7 @@ impl Fleet {
         modelgate.wait_ready().await;
         let records = format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs");
         let builder = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint());
-        let traefik = common::telling(builder, &[records]).start().await;
+        let traefik = builder.telling(&[records]).start().await;
         traefik.wait_configured().await;
         let stack = Stack { traefik, modelgate, client: testkit::client() };
         stack.wait_for("llama-3.1-8b").await;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, Stack, config_of, noon, send, server, stack_of, telling};
+use common::{KEY, LAYERED, LLAMA_KEY, NEWEST, Stack, config_of, noon, send, server, stack_of};
 use reqwest::Response;
 use serde_json::{Value, json};
 use testkit::{
@@ -654,7 +654,7 @@ async fn an_end_that_is_told_twice_makes_room_once() {
     modelgate.wait_ready().await;
     let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
     let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint());
-    let traefik = telling(builder, &endpoint).start().await;
+    let traefik = builder.telling(&endpoint).start().await;
     traefik.wait_configured().await;
     let stack = Stack { traefik, modelgate, client: testkit::client() };
     stack.wait_for("llama").await;

@@ -4,7 +4,7 @@ mod common;
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
-use common::{KEY, NEWEST, chat, config, send, telling};
+use common::{KEY, NEWEST, chat, config, send};
 use serde_json::Value;
 use testkit::{
     eventually, free_port,
@@ -90,7 +90,7 @@ async fn start(traefik: PathBuf, redis: &str) -> Scraped {
     modelgate.wait_ready().await;
     let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
     let builder = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint());
-    let traefik = telling(builder, &endpoint).start().await;
+    let traefik = builder.telling(&endpoint).start().await;
     traefik.wait_configured().await;
     Scraped { _sims: sims, _redis: redis, modelgate, traefik }
 }

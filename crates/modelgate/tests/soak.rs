@@ -8,7 +8,7 @@ mod common;
 
 use std::{env, fs, path::Path, time::Duration};
 
-use common::{KEY, NEWEST, config_of, telling};
+use common::{KEY, NEWEST, config_of};
 use serde_json::json;
 use testkit::{
     free_port,
@@ -62,7 +62,7 @@ impl Soaked {
         modelgate.wait_ready().await;
         let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
         let builder = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint());
-        let traefik = telling(builder, &endpoint).start().await;
+        let traefik = builder.telling(&endpoint).start().await;
         traefik.wait_configured().await;
         Self { modelgate, traefik, sims, telemetry }
     }

@@ -88,6 +88,23 @@ impl Builder {
         self
     }
 
+    /// Traefik tells about each request, in OTLP; `endpoint` are the options that say where.
+    ///
+    /// See <https://doc.traefik.io/traefik/reference/install-configuration/observability/logs-and-accesslogs/>.
+    #[must_use]
+    pub fn telling(self, endpoint: &[String]) -> Self {
+        [
+            "--experimental.otlplogs=true",
+            "--accesslog=true",
+            "--accesslog.fields.headers.names.X-Request-Id=keep",
+            "--accesslog.fields.headers.names.Traceparent=keep",
+        ]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(endpoint.iter().cloned())
+        .fold(self, Self::arg)
+    }
+
     /// One more entry point; [`Traefik::addr`] says where. Whether it speaks TLS is up to the routers on it.
     #[must_use]
     pub fn entry_point(mut self, name: &str) -> Self {

@@ -19,7 +19,7 @@ use testkit::{
     modelgate::Modelgate,
     need,
     sim::Sim,
-    traefik::{Builder, Traefik, traefik_binary},
+    traefik::{Traefik, traefik_binary},
 };
 
 pub(crate) const NEWEST: &str = "3.7.15";
@@ -35,20 +35,6 @@ pub(crate) struct Stack {
     pub(crate) traefik: Traefik,
     pub(crate) modelgate: Modelgate,
     pub(crate) client: reqwest::Client,
-}
-
-/// The options that make Traefik tell about requests; `endpoint` is where.
-pub(crate) fn telling(builder: Builder, endpoint: &[String]) -> Builder {
-    [
-        "--experimental.otlplogs=true",
-        "--accesslog=true",
-        "--accesslog.fields.headers.names.X-Request-Id=keep",
-        "--accesslog.fields.headers.names.Traceparent=keep",
-    ]
-    .into_iter()
-    .map(str::to_owned)
-    .chain(endpoint.iter().cloned())
-    .fold(builder, Builder::arg)
 }
 
 /// The configuration: the servers, two keys and whatever a test adds.
