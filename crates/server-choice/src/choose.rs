@@ -15,6 +15,9 @@ const UNMEASURED: f32 = 1.0 / 5_000.0;
 /// Longer queues count as this many requests.
 const LONGEST_QUEUE: f32 = 64.0;
 
+/// A pool that reads for more of the time counts as one that reads for this share of it.
+const BUSIEST: f32 = 0.75;
+
 /// Servers of a pool are mostly alike, and measured speeds differ by chance. So a server counts as the pool's mean as long as it is
 /// at most so many times slower or faster.
 const ALIKE: f32 = 4.0;
@@ -36,9 +39,9 @@ pub struct Choice {
     pub estimate: Estimate,
 }
 
-/// Chooses the server from which the first token is expected soonest. Where all servers have a queue, the seconds of reading count
-/// once more for each request in the shortest queue, because those who come after wait for them as well. Of equals, the one with
-/// less under way; of these, the first from `turn` on (any number, best a random one). `None` only without servers.
+/// Chooses the server from which the first token is expected soonest, where the seconds of reading count more than once: those who
+/// come after wait for them as well ([`weight_of_reading`]). Of equals, the one with less under way; of these, the first from `turn` on
+/// (any number, best a random one). `None` only without servers.
 ///
 /// Nothing is changed: tell the chosen one with [`Server::sent`].
 pub fn choose<'s, I>(servers: I, prompt: &Prompt<'_>, now: Duration, turn: usize) -> Option<Choice>
@@ -47,7 +50,7 @@ where
     I::IntoIter: ExactSizeIterator + Clone,
 {
     let pool = Speeds::of(servers.clone().into_iter(), now);
-    let weight = 1.0 + shortest_queue(servers.clone(), &pool, now);
+    let weight = weight_of_reading(servers.clone(), &pool, now);
     let servers = servers.into_iter();
     let count = servers.len();
     let first = turn.checked_rem(count)?;
@@ -71,10 +74,24 @@ where
         .min_by_key(order)
 }
 
-/// How many requests wait at the server of a pool that has the fewest, if they are like those before. Whoever comes next goes there,
-/// so it is only this queue that a pool cannot avoid.
-fn shortest_queue<'s>(servers: impl IntoIterator<Item = &'s Server>, pool: &Speeds, now: Duration) -> f32 {
-    servers.into_iter().map(|server| server.queue_length(pool.mean, now)).fold(LONGEST_QUEUE, f32::min)
+/// How often a second of reading counts: once for the request itself, and once for each one that it delays. These are the requests
+/// in the shortest queue, since whoever comes next goes there, so it is only this queue that a pool cannot avoid; and those
+/// that come while it is read. Both make the time longer for which there is a queue, by the factor `1 / (1 - busy)` of a queue with
+/// one server and random arrivals: <https://en.wikipedia.org/wiki/M/G/1_queue#Busy_period>.
+///
+/// So in a pool that has little to do a request goes to whoever answers it first, and in a busy one it waits longer for the server
+/// that need not read all of it anew, up to four times the seconds that this saves while some server has no queue.
+fn weight_of_reading<'s, I>(servers: I, pool: &Speeds, now: Duration) -> f32
+where
+    I: IntoIterator<Item = &'s Server> + Clone,
+    I::IntoIter: ExactSizeIterator,
+{
+    let queues = servers.clone().into_iter().map(|server| server.queue_length(pool.mean, now));
+    let queue = queues.fold(LONGEST_QUEUE, f32::min);
+    let servers = servers.into_iter();
+    let count = servers.len().max(1) as f32;
+    let busy = (servers.map(Server::busy).sum::<f32>() / count).min(BUSIEST);
+    1.0 + (queue + busy) / (1.0 - busy)
 }
 
 /// What is known of a pool's speeds, in seconds per token.

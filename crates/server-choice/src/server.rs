@@ -53,6 +53,8 @@ pub struct Server {
     adapters: Adapters,
     /// Seconds per token that is read (as `f32`), and when this was measured, in s.
     speed: AtomicU64,
+    /// The share of the time in which it reads prompts (as `f32`).
+    busy: AtomicU32,
     /// Tokens that were to be read, and the same by what they cost.
     read_tokens: AtomicU64,
     weighed_tokens: AtomicU64,
@@ -108,6 +110,7 @@ impl Server {
             held: iter::repeat_with(AtomicU64::default).take(HELD).collect(),
             adapters: Adapters::new(),
             speed: AtomicU64::new(0),
+            busy: AtomicU32::new(0),
             read_tokens: AtomicU64::new(0),
             weighed_tokens: AtomicU64::new(0),
             seat: AtomicU32::new(SEAT.to_bits()),
@@ -317,6 +320,15 @@ impl Server {
 
     pub(crate) fn set_speed(&self, seconds_per_token: f32, now: Duration) {
         self.speed.store(u64::from(seconds_per_token.to_bits()) << 32 | now.as_secs(), Relaxed);
+    }
+
+    /// The share of the last minute or so in which it was reading prompts, 0 to 1; 0 if it does not say how fast it reads.
+    pub(crate) fn busy(&self) -> f32 {
+        f32::from_bits(self.busy.load(Relaxed))
+    }
+
+    pub(crate) fn set_busy(&self, share: f32) {
+        self.busy.store(share.to_bits(), Relaxed);
     }
 
     /// How much more the tokens that were sent here have cost than the first ones of a prompt do.

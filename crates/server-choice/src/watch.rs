@@ -33,6 +33,8 @@ const ENOUGH_TOKENS: f64 = 1_000.0;
 /// The speed is that of about so many seconds in which the server had something to do; what was before counts less and less. Some
 /// hundred prompts are in it, so that one long one does not make a server look slow.
 const MEMORY: f64 = 300.0;
+/// How busy a server is, is the mean of about so many seconds.
+const MEMORY_OF_BUSY: f32 = 60.0;
 /// How many tokens must have been asked for since the last comparison of the belief with the server's own figures.
 const ENOUGH_ASKED: f64 = 200_000.0;
 /// How much a new measurement counts against those before it.
@@ -123,14 +125,14 @@ impl Watch {
     /// Servers count a prompt's tokens and the time in which it was read at different moments, vLLM the time only when the answer has
     /// ended. So sums over minutes are compared, not what two looks have between them.
     fn measure_speed(&mut self, server: &Server, counters: &Counters, now: Duration) {
-        let elapsed = now.saturating_sub(self.heard_at.replace(now).unwrap_or(now)).as_secs_f64();
+        let past = now.saturating_sub(self.heard_at.replace(now).unwrap_or(now)).as_secs_f64();
         if counters.read_tokens.is_none() || counters.read_seconds.is_none() {
             return;
         }
         let tokens = difference(counters.read_tokens, self.last.read_tokens);
         let seconds = difference(counters.read_seconds, self.last.read_seconds);
         let has_work = tokens > 0.0 || counters.running.is_none_or(|running| running > 0);
-        let elapsed = if has_work { elapsed } else { 0.0 };
+        let elapsed = if has_work { past } else { 0.0 };
         let reading = &mut self.reading;
         reading.forget((-elapsed / MEMORY).exp());
         reading.tokens += tokens;
@@ -145,6 +147,18 @@ impl Watch {
                 server.set_speed(speed, now);
             }
         }
+        Self::measure_busy(server, tokens as f32, past as f32);
+    }
+
+    /// The seconds that these tokens took, of those that have passed.
+    fn measure_busy(server: &Server, tokens: f32, past: f32) {
+        if past <= 0.0 {
+            return;
+        }
+        let Some(speed) = server.speed(Duration::ZERO) else { return };
+        let share = tokens * server.mean_weight() * speed.seconds_per_token / past;
+        let kept = (-past / MEMORY_OF_BUSY).exp();
+        server.set_busy((server.busy() * kept + share * (1.0 - kept)).clamp(0.0, 1.0));
     }
 
     /// How long a step takes, in seconds: the time from one token of an answer to the next.

@@ -82,6 +82,41 @@ fn a_conversation_stays_until_waiting_takes_longer_than_reading() {
     assert_ne!(choose(&pool, &prompt(&turns[2]), after, 0).map(|choice| choice.place), Some(owner));
 }
 
+/// What is read anew on a free server delays those who come after. So the more of the time the servers of a pool read, the longer a
+/// conversation waits for its own server: up to four times what reading it elsewhere would take longer.
+#[test]
+fn the_busier_a_pool_the_longer_a_conversation_waits_for_its_server() {
+    let now = Duration::from_secs(600);
+    let pool_that_reads_for = |share: f64| {
+        let pool = pool(2);
+        for server in &pool {
+            let mut watch = Watch::new(BLOCK_TOKENS);
+            for second in 0..=600_u32 {
+                // A token takes a thousandth of a second.
+                let seconds = f64::from(second) * share;
+                let (read_tokens, read_seconds) = (Some(seconds * 1_000.0), Some(seconds));
+                let counters = Counters { read_tokens, read_seconds, ..Counters::default() };
+                let heard_at = Duration::from_secs(second.into());
+                watch.heard(server, &counters, heard_at, heard_at);
+            }
+        }
+        pool[0].belief().used(&blocks(1, 40, 0, 0), 0);
+        pool
+    };
+    let turn = blocks(1, 40, 4, 0);
+    for (share, weight) in [(0.0, 1.0_f32), (0.5, 2.0), (0.75, 4.0), (1.0, 4.0)] {
+        let stays = |of_saved: f32| {
+            let pool = pool_that_reads_for(share);
+            let [there, elsewhere] = [0, 1].map(|place| estimate(&pool[place], &prompt(&turn), now, None));
+            let wait = (elsewhere.read - there.read).mul_f32(of_saved);
+            pool[0].sent(&prompt(&[]), &Estimate { read: wait, ..there }, now);
+            choose(&pool, &prompt(&turn), now, 0).map(|choice| choice.place) == Some(0)
+        };
+        assert!(stays(0.95 * weight), "{share}: reading counts {weight} times");
+        assert!(!stays(1.05 * weight), "{share}: reading counts {weight} times");
+    }
+}
+
 /// What a server says goes before what we believe: nothing waits there any more, or it has been started again.
 #[test]
 fn a_server_corrects_what_is_believed_of_it() {
