@@ -809,8 +809,10 @@ async fn a_second_turn_hits_the_cache_of_a_real_vllm() {
             assert_eq!(answer.status(), 200, "{:?}", answer.text().await);
         };
         let mut order: Vec<usize> = (0..CONVERSATIONS).collect();
+        let (mut asked, _) = looked_for_and_found(&stack, &servers, 0.0).await;
         for number in &order {
             ask(&messages(*number)).await;
+            asked += 1.0;
         }
         // In an order that has nothing to do with the first one.
         order.sort_by_key(|number| number * 7_919 % 101 * 31 % 67);
@@ -819,9 +821,11 @@ async fn a_second_turn_hits_the_cache_of_a_real_vllm() {
             let mut messages = messages(number);
             messages.push(json!({ "role": "assistant", "content": "Yes." }));
             messages.push(json!({ "role": "user", "content": "And then?" }));
-            let before = cached(&stack, &servers).await;
+            let (_, before) = looked_for_and_found(&stack, &servers, asked).await;
+            asked += 1.0;
             ask(&messages).await;
-            found += usize::from(cached(&stack, &servers).await >= before + 100.0);
+            let (_, after) = looked_for_and_found(&stack, &servers, asked).await;
+            found += usize::from(after >= before + 100.0);
         }
         println!("{strategy}: {found} of {CONVERSATIONS} second turns hit the cache");
         hits.push(found);
@@ -830,14 +834,22 @@ async fn a_second_turn_hits_the_cache_of_a_real_vllm() {
     assert!((10..=40).contains(&hits[0]), "{hits:?}");
 }
 
-/// `vllm:prefix_cache_hits_total` of all servers: tokens.
-async fn cached(stack: &Stack, servers: &[Program]) -> f64 {
-    let mut sum = 0.0;
-    for server in servers {
-        let page =
-            send(stack.client.get(format!("{}/metrics", server.url()))).await.text().await.expect("a page");
-        let of = page.lines().filter(|line| line.starts_with("vllm:prefix_cache_hits_total{"));
-        sum += of.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
-    }
-    sum
+/// How many prompts all servers have counted, once there are so many, and `vllm:prefix_cache_hits_total`: tokens. A server counts both
+/// together, on a busy machine some time after its answer.
+async fn looked_for_and_found(stack: &Stack, servers: &[Program], prompts: f64) -> (f64, f64) {
+    testkit::eventually(Duration::from_secs(60), || async {
+        let (mut looked_for, mut found) = (0.0, 0.0);
+        for server in servers {
+            let page = send(stack.client.get(format!("{}/metrics", server.url()))).await.text().await;
+            let page = page.expect("a page");
+            let sum = |name: &str| {
+                let of = page.lines().filter(|line| line.starts_with(name));
+                of.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+            };
+            looked_for += sum("vllm:request_prompt_tokens_count{");
+            found += sum("vllm:prefix_cache_hits_total{");
+        }
+        (looked_for >= prompts).then_some((looked_for, found))
+    })
+    .await
 }
