@@ -325,6 +325,14 @@ mod tests {
         assert_eq!(code(&deep(12)), "nothing");
         assert_eq!(code(&deep(13)), "invalid_json");
         assert_eq!(code(&deep(100_000)), "invalid_json");
+        // Each object and each list in it is a level.
+        for first in ["tools", "content"] {
+            let nested = |n: usize| {
+                let (open, close) = (r#"{"content":["#.repeat(n), "]}".repeat(n));
+                format!(r#"{{"file_id":null,"messages":{{"{first}":[{open}{close}]}}}}"#)
+            };
+            assert_eq!((code(&nested(5)), code(&nested(6))), ("nothing", "invalid_json"), "{first}");
+        }
         for field in ["tools", "content"] {
             let nested = |n: usize| {
                 format!(
