@@ -57,6 +57,7 @@ fn a_path_chooses() {
         (chat("org/lone").uri("/models/solo/v1/chat/completions"), "lone"),
         (chat("solo").uri("/openai/deployments/org/lone/chat/completions?api-version=1"), "lone"),
         (alice().uri("/models/org/lone/predict").json("{}"), "lone"),
+        (alice().uri("/models/org/lone/predict").json("[{}]"), "lone"),
         (alice().uri("/models/org/lone/predict").header("content-type", "image/png").body("x"), "lone"),
         (alice().uri("/models/org/lone/predict").body("x"), "lone"),
         (Call { method: "GET", ..alice().uri("/models/org/lone/v1/models") }, "lone"),

@@ -817,6 +817,7 @@ mod tests {
         };
         for (body, depth) in [
             (r#"{"tools":VALUE}"#, 2),
+            ("{ \"tools\" \n:\t VALUE }", 2),
             (r#"{"documents":VALUE}"#, 2),
             (r#"{"messages":[{"role":"assistant","tool_calls":VALUE}]}"#, 2),
             (r#"{"input":[{"type":"function_call","arguments":VALUE}]}"#, 4),

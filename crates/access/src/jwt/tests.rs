@@ -177,6 +177,7 @@ fn a_consumer_that_is_missing_no_text_or_no_name_is_told_apart() {
     let machine = json!({ "iss": "x", "azp": "batch-job", "sub": "5f3c" });
     for (json, hears, operator) in [
         (machine, "no claim \"email\"", "\"azp\", \"iss\", \"sub\"; is it a machine's"),
+        (json!({ "iss": "x", "client_id": "batch-job" }), "no claim", "consumer_claim: client_id"),
         (json!({ "email": null }), "no claim \"email\"", "\"email\""),
         (json!({ "email": 5 }), "is not a text but a number", "a number"),
         (json!({ "email": ["a@b"] }), "is not a text but a list", "a list"),
