@@ -606,11 +606,14 @@ mod tests {
                 usage.count_refusal(RefusedByRef { consumer, model, code: "quota_exceeded" });
             }
         }
+        // Whoever is counted already has a place.
+        let (consumer, model) = names[0].split_once('/').expect("two names");
+        usage.count_refusal(RefusedByRef { consumer, model, code: "quota_exceeded" });
         usage.gather();
         let told = mem::take(&mut *seen.0.lock().expect("no panic"));
         assert_eq!(told.len(), MOST + 1);
         for (number, name) in names.iter().enumerate().take(MOST) {
-            let expected = i64::try_from(number % 3 + 1).ok();
+            let expected = i64::try_from(number % 3 + 1 + usize::from(number == 0)).ok();
             assert_eq!(told.get(&format!("{name} quota_exceeded")).copied(), expected, "{name}");
         }
         let others: usize = (MOST..MOST + 10).map(|number| number % 3 + 1).sum();
@@ -708,11 +711,26 @@ mod tests {
             let hour = usage.allowed(UsageOf { key, ..LLAMA }, at(0), estimate(1, 0));
             usage.settled(UsageOf { key, ..LLAMA }, hour, UsedCounts { errors: 1, ..UsedCounts::default() });
         }
+        // Whoever is counted already has a place.
+        usage.allowed(UsageOf { key: "key-0", ..LLAMA }, at(0), estimate(1, 0));
         assert_eq!(usage.counts.len(), MOST + 1);
         let taken = usage.take();
         assert_eq!(taken.len(), MOST + 1);
+        let first = taken.iter().find(|used| used.key == "key-0").expect("it was counted").counts;
+        assert_eq!((first.requests, first.tokens(), first.errors), (2, 2, 1));
         let others = taken.into_iter().find(|used| used.key == "(others)").expect("others").counts;
         assert_eq!((others.requests, others.tokens(), others.errors), (10, 10, 10));
+    }
+
+    /// Nothing is added to a forgotten count, and none is forgotten while something is added to it.
+    #[test]
+    fn a_count_is_forgotten_only_while_nobody_adds_to_it() {
+        let presence = Presence::default();
+        let add = || assert!(!presence.end() && !presence.is_gone(), "somebody adds");
+        assert!(presence.while_there(add) && !presence.is_gone());
+        assert!(presence.end() && presence.is_gone());
+        assert!(!presence.while_there(|| panic!("it is forgotten")));
+        assert!(presence.is_gone() && !presence.end());
     }
 
     /// A token costs 3.

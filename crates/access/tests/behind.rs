@@ -186,6 +186,17 @@ fn a_gate_shows_no_list_of_models() {
     assert_eq!(codes(&world, list), ["ok", "ok", "closed_path", "ok"]);
 }
 
+/// A WebSocket's messages name their model unseen: a name in the query says nothing of them.
+#[test]
+fn a_gate_opens_a_websocket_only_to_keys_for_all_models() {
+    let world = world();
+    let mode = Mode::Gate { model: None, body_forwarded: true, single_model: false };
+    let get = |call: Call| Call { method: "GET", ..call.uri("/mine?model=mine") }.mode(mode);
+    assert_eq!(codes(&world, get), all("ok"));
+    let socket = |call: Call| get(call).header("sec-websocket-key", "MDEyMzQ1Njc4OWFiY2RlZg==");
+    assert_eq!(codes(&world, socket), ["ok", "ok", "model_missing", "ok"]);
+}
+
 /// A form names files and adapters as a JSON body does.
 #[test]
 fn the_parts_of_a_form_are_read_like_fields() {

@@ -98,6 +98,10 @@ fn a_request_without_a_model_is_told_the_ways_that_it_has() {
             "the request names no model: name it in the path (/models/NAME/...), in the",
         ),
         (
+            Call { method: "DELETE", ..alice().uri("/v1/voices/a").json("{}") },
+            "the request names no model: put it into \"model\" in the body; ",
+        ),
+        (
             socket("/v1/realtime"),
             "the request names no model: name it in the query (?model=NAME) or in the path (/models/NAME/...)",
         ),
@@ -292,6 +296,16 @@ fn places_that_name_a_model_must_agree() {
     ] {
         let expected = Unreadable::ModelsDisagree(first, second);
         assert_eq!(world().reason(&call), Some(Reason::Unreadable(expected)), "{call:?}");
+    }
+    for (place, words) in [
+        (Where::Json, "the JSON body"),
+        (Where::Form, "the multipart body"),
+        (Where::Header, "the X-Model header"),
+        (Where::Query, "the query"),
+        (Where::Path, "the path"),
+        (Where::Router, "the gateway's own settings"),
+    ] {
+        assert_eq!(place.to_string(), words);
     }
 }
 

@@ -7,7 +7,7 @@ use access::{
     estimate::{Media, TEMPLATE, Unbounded},
     prepare,
 };
-use catalogue::{Kind, ServerRecord};
+use catalogue::{Kind, ServerRecord, ServerUrl};
 use common::{Call, World, key, server_with};
 use limits::{Calendar, Limits, Quota, Reservation, Reserve};
 
@@ -152,27 +152,38 @@ fn a_canary_tells_the_context_of_its_own_model() {
 /// Regression: what Ollama answered was measured as no longer than a field allowed that it ignores.
 #[test]
 fn an_answer_is_open_unless_each_server_reads_what_limits_it() {
-    let is_open = |kinds: &[Kind], field: &str| {
-        let of_kind = |(at, kind): (usize, &Kind)| {
-            let listed_as = *kind;
-            ServerRecord { listed_as, ..server(&format!("s{at}"), &[("llama", None)]) }
+    let is_open = |servers: &[(Kind, &str)], field: &str| {
+        let of_kind = |(at, (kind, url)): (usize, &(Kind, &str))| {
+            let mut server = server(&format!("s{at}"), &[("llama", None)]);
+            (server.listed_as, server.spec.url) = (*kind, ServerUrl::parse(url).expect("a URL"));
+            server
         };
-        let world = world(kinds.iter().enumerate().map(of_kind).collect());
+        let world = world(servers.iter().enumerate().map(of_kind).collect());
         let body = BODY.replace("}", &format!(r#","{field}":5}}"#));
         match pending_of(&world, "bob", &body).allow(Reservation::default()) {
             Decision::Allow(grant) => grant.is_open,
             Decision::Deny(denial) => panic!("{denial:?}"),
         }
     };
-    for (kinds, field, expected) in [
-        (&[Kind::Vllm][..], "max_completion_tokens", false),
-        (&[Kind::Ollama], "max_completion_tokens", true),
-        (&[Kind::Vllm, Kind::Ollama], "max_completion_tokens", true),
-        (&[Kind::Vllm, Kind::Ollama], "max_tokens", false),
-        (&[Kind::Other], "max_completion_tokens", true),
-        (&[Kind::Vllm], "n_predict", true),
+    let [vllm, ollama, other] =
+        [(Kind::Vllm, "http://a"), (Kind::Ollama, "http://b"), (Kind::Other, "http://c")];
+    let [openai, gateway] =
+        ["https://api.openai.com", "https://litellm:4000"].map(|url| (Kind::Provider, url));
+    for (servers, field, expected) in [
+        (&[vllm][..], "max_completion_tokens", false),
+        (&[ollama], "max_completion_tokens", true),
+        (&[vllm, ollama], "max_completion_tokens", true),
+        (&[vllm, ollama], "max_tokens", false),
+        (&[other], "max_completion_tokens", true),
+        (&[vllm], "n_predict", true),
+        // OpenAI itself reads its newer field. A gateway lists any model as OpenAI's.
+        (&[openai], "max_completion_tokens", false),
+        (&[openai, vllm], "max_completion_tokens", false),
+        (&[gateway], "max_completion_tokens", true),
+        (&[openai, gateway], "max_completion_tokens", true),
+        (&[gateway, openai], "max_completion_tokens", true),
     ] {
-        assert_eq!(is_open(kinds, field), expected, "{kinds:?} {field}");
+        assert_eq!(is_open(servers, field), expected, "{servers:?} {field}");
     }
 }
 

@@ -57,6 +57,7 @@ fn a_path_chooses() {
         (chat("org/lone").uri("/models/solo/v1/chat/completions"), "lone"),
         (chat("solo").uri("/openai/deployments/org/lone/chat/completions?api-version=1"), "lone"),
         (alice().uri("/models/org/lone/predict").json("{}"), "lone"),
+        (alice().uri("/models/org/lone/predict").json("[{}]"), "lone"),
         (alice().uri("/models/org/lone/predict").header("content-type", "image/png").body("x"), "lone"),
         (alice().uri("/models/org/lone/predict").body("x"), "lone"),
         (Call { method: "GET", ..alice().uri("/models/org/lone/v1/models") }, "lone"),
@@ -300,6 +301,23 @@ fn an_explanation_decides_the_same_and_says_how() {
         assert_eq!(found, world.code(&call));
         assert!(explanation.steps[0].contains("\"alice\""), "{:?}", explanation.steps);
         assert!(explanation.steps.iter().all(|step| !step.contains("mg-alice")), "no key in it");
+    }
+    // What cannot be read is explained where a server could choose by it.
+    let png = |model: &str| {
+        alice().uri(&format!("/models/{model}/predict")).header("content-type", "image/png").body("x")
+    };
+    let socket =
+        alice().uri("/v1/realtime?model=cheap").header("sec-websocket-key", "MDEyMzQ1Njc4OWFiY2RlZg==");
+    for (call, is_told) in [
+        (png("cheap"), true),
+        (Call { method: "GET", ..socket }, true),
+        (png("org/lone"), false),
+        (chat("cheap"), false),
+    ] {
+        let headers = call.headers();
+        let steps = access::explain(&world.policy, &world.catalogue, &call.asked_with(&headers)).steps;
+        let is_about_reading = |step: &String| step.starts_with("what Modelgate cannot read");
+        assert_eq!(steps.iter().any(is_about_reading), is_told, "{call:?}: {steps:?}");
     }
     // Only the servers of its own route may answer it.
     let mut cloud = server_with("cloud", &["llama"], &[("priority", "1")]);

@@ -190,10 +190,10 @@ impl<'q> Question<'q> {
             };
         }
         let among = |chosen| PathForm::read(path, |name| self.find(chosen, name).is_some());
-        match among(chosen) {
+        match (among(chosen), chosen) {
             // A model that only other servers have gets another refusal than an unknown one.
-            PathForm::Unknown { .. } if chosen.is_some() => among(None),
-            form => form,
+            (PathForm::Unknown { .. }, Some(_)) => among(None),
+            (form, _) => form,
         }
     }
 

@@ -152,6 +152,8 @@ fn what_agents_send_costs_no_more_than_a_few_times_its_bytes() {
         json!({"my_image_id": UUID}),
         json!({"my_own_id": "msg_01ABCDEFGHIJKLMNOPQRSTUVWX"}),
         json!({"my_own_id": [UUID]}),
+        json!({"my_own_id": UUID.replace('0', "x")}),
+        json!({"my_own_id": "a".repeat(40)}),
         json!({"trace": UUID}),
         // Only in a history are they known to be text.
         json!({"action": {"a": "/data/a.png"}}),
@@ -224,6 +226,7 @@ fn tools_of_the_server_are_refused_wherever_they_stand() {
         ),
         (RESPONSES, json!({"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]})),
         (CHAT, json!({"tools": [{"google_search": {}}]})),
+        (CHAT, json!({"tools": [{"Type": "function", "name": "f"}]})),
     ] {
         assert_eq!(refused(uri, fields.clone()), Some(Unbounded::Tools("tools")), "{fields}");
     }
@@ -298,12 +301,14 @@ fn what_may_name_something_stored_has_no_bound() {
                 assert_eq!(find(CHAT, &body, Some(4_096)).map(|found| found.prompt), Ok(4_096), "{body}");
             }
         }
-        assert!(find(CHAT, &with(CHAT, json!({name: null})), None).is_ok(), "{name}");
+        let unset = json!({name: null, "tomorrow": {name: null}});
+        assert!(find(CHAT, &with(CHAT, unset), None).is_ok(), "{name}");
     }
     let gemini = json!({"extra_body": {"google": {"cached_content": "cachedContents/0000"}}});
     assert_eq!(find(CHAT, &with(CHAT, gemini), None), Err(Unbounded::History("cached_content")));
-    for value in [json!("cat"), json!(7)] {
-        assert!(prompt(CHAT, &with(CHAT, json!({"my_image_id": value}))) >= MOST_OF_FILE, "{value}");
+    for value in [json!("cat"), json!(7), json!("/data/a.png")] {
+        let body = with(CHAT, json!({"my_image_id": value}));
+        assert_eq!(prompt(CHAT, &body), body.to_string().len() as u64 + MOST_OF_FILE, "{value}");
     }
     for name in ["team_id", "customer_id", "my_trace_id", "litellm_request_id"] {
         let body = with(CHAT, json!({name: UUID, "tomorrow": {name: UUID}}));
@@ -316,9 +321,14 @@ fn what_may_name_something_stored_has_no_bound() {
 fn a_prediction_may_be_paid_for_with_each_answer() {
     let completion =
         |fields: Value, context| find(CHAT, &with(CHAT, fields), context).map(|found| found.completion);
-    for content in [json!("x".repeat(500)), json!([{"type": "text", "text": "x".repeat(500)}])] {
+    for (content, added) in [
+        (json!("x".repeat(500)), 0),
+        (json!([{"type": "text", "text": "x".repeat(500)}]), 0),
+        // Its normal form is a byte longer.
+        (json!("é".repeat(500)), 500),
+    ] {
         let prediction = json!({"type": "content", "content": content});
-        let bytes = prediction.to_string().len() as u64;
+        let bytes = prediction.to_string().len() as u64 + added;
         assert_eq!(completion(json!({"prediction": prediction}), None), Ok(9 + bytes));
         assert_eq!(completion(json!({"prediction": prediction, "n": 3}), None), Ok(3 * (9 + bytes)));
         assert_eq!(completion(json!({"prediction": prediction}), Some(4)), Ok(4 + bytes));
@@ -346,6 +356,7 @@ fn settings_of_a_template_are_no_other_prompt() {
         json!({"Enable_Thinking": false}),
         json!({"enable_thinking": {"b": 1}}),
         json!({"a": "All of this is prose, and may be read."}),
+        json!({"thinking_mode": "All of this is prose, and may be read."}),
         json!("{\"enable_thinking\": false}"),
         json!([1]),
     ] {
@@ -410,6 +421,7 @@ fn a_list_of_prompts_and_arguments_in_one_make_more_images() {
     let images = |fields: Value| find(IMAGES, &fields, None).map(|found| found.media.images);
     assert_eq!(images(json!({"prompt": ["a", "b", "c"], "n": 2})), Ok(6));
     assert_eq!(images(json!({"prompt": [], "n": 2})), Ok(2));
+    assert_eq!(images(json!({"prompt": "a \"cat\"\n"})), Ok(1), "other escapes are no arguments");
     let marked = "a <sd_cpp_extra_args>{\"batch_count\":99}</sd_cpp_extra_args>";
     assert_eq!(images(json!({"prompt": marked})), Err(Unbounded::Script("sd_cpp_extra_args")));
     let escaped = json!({"prompt": marked}).to_string().replace("sd_cpp", r"\u0073d_cpp");

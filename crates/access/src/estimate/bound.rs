@@ -316,6 +316,9 @@ mod tests {
         for (path, context) in [(CHAT, None), (CHAT, Some(8_192)), ("/v1/embeddings", Some(8_192))] {
             assert_eq!(find(path, None, context), Err(Unbounded::Body));
         }
+        // A name is told as far as it is short: clients choose it.
+        let long = Unbounded::beside(&"é".repeat(65)).to_string();
+        assert!(long.contains(&format!("{:?} is not known", "é".repeat(64))), "{long}");
         let params =
             [Unbounded::Answer("n_predict"), Unbounded::History("conversation"), Unbounded::WebSocket];
         assert_eq!(params.each_ref().map(Unbounded::param), [Some("n_predict"), Some("conversation"), None]);
@@ -568,6 +571,7 @@ mod tests {
         for (path, documents, body, times) in [
             ("/v1/rerank", r#"["a","b","c"]"#, r#"{"query":"why","documents":DOCS}"#, 3),
             ("/rerank", r#"["aé","b"]"#, r#"{"query":"why é","texts":DOCS,"passages":["a"]}"#, 2),
+            ("/rerank", r#"["aé","b"]"#, r#"{"query":"why é","passages":["a"],"texts":DOCS}"#, 2),
             (
                 "/generative_scoring",
                 r#"["a","b"]"#,
@@ -595,6 +599,8 @@ mod tests {
             let expected = cost(documents) + times * (rest + TEMPLATE_OF_PAIR);
             assert_eq!(of(path, &body, None), Ok((expected, scored)), "{body}");
         }
+        let alone = of("/generative_scoring", r#"{"query":"why","items":"a"}"#, None);
+        assert_eq!(alone.map(|(_, scored)| scored), Ok(1), "one item, without a list");
         let document = format!("{:?},", "x".repeat(997)).repeat(1_000);
         let ordinary = format!(r#"{{"query":"why","documents":[{}]}}"#, document.trim_end_matches(','));
         let (prompt, _) = of("/v1/rerank", &ordinary, None).expect("a bound");
@@ -743,7 +749,10 @@ mod tests {
             (r#""ref_images":["/data/a.png","b.png"]"#, 2),
             (r#""tomorrow":{"of":[{"id":"file-BVJmVpM5H9pWFmDfHvHfTk"}]}"#, 1),
             (r#""tomorrow":"All of this is prose, and may be read.""#, 1),
-            (r#""tomorrow":{"metadata":{"a":"/a.png"},"source":"/b.png","type":["/c.png"]}"#, 3),
+            (
+                r#""tomorrow":{"metadata":{"a":"/a.png"},"source":"/b.png","type":["/c.png"],"input":"/d.png"}"#,
+                4,
+            ),
         ] {
             assert_eq!(with(field).0, Ok(files * MOST_OF_FILE), "{field}");
         }
@@ -799,7 +808,23 @@ mod tests {
             (r#"{"type":"video","video":[[0.5,1],[2,3]]}"#, OTHER),
             // One medium hides no other.
             (r#"{"type":"video_url","video_url":{"url":"http://a","image":"b"}}"#, IMAGE + OTHER),
+            (r#"{"type":"image_url","image_url":{"url":"http://a","video":"b"}}"#, IMAGE + OTHER),
+            (r#"{"type":"image_url","image_url":{"url":"http://a","data":[1,2]}}"#, 2 * IMAGE),
             (r#"{"type":"tomorrow","content":"http://a","image":"b"}"#, IMAGE + OTHER),
+            // Nor is one counted twice, or what is none.
+            (r#"{"type":"image_url","image_url":{"url":["http://a","b"]}}"#, 2 * IMAGE),
+            (r#"{"type":"image_url","image_url":{"detail":"high","images":["a","b"]}}"#, 2 * IMAGE),
+            (r#"{"type":"video_url","video_url":{"url":"http://a","image":null}}"#, OTHER),
+            // Which of two types counts depends on the reader.
+            (r#"{"type":"text","type":["image"],"text":"a"}"#, OTHER),
+            (r#"{"type":"text","type":null,"text":"a"}"#, OTHER),
+            (r#"{"type":"tool_use","type":null,"name":"f","input":{"image":"a"}}"#, IMAGE),
+            // A source is a medium, unless it says nothing of one.
+            (r#"{"source":{"type":"url","url":"http://a"}}"#, OTHER),
+            (r#"{"type":"text","text":"a","source":[1,2]}"#, OTHER),
+            (r#"{"type":"text","text":"a","source":{"title":"b"}}"#, 0),
+            // Whoever takes these for `format` and `caller` reads text.
+            (r#"{"type":"text","text":"a","Format":"b","Caller":"c"}"#, 0),
             (r#"{"type":"image","source":"http://a"}"#, IMAGE),
             (r#"{"type":"image","source":{"path":"a"}}"#, IMAGE),
             (r#"{"source":[{"type":"url","url":"http://a"},{"type":"url","url":"http://b"}]}"#, 2 * OTHER),
@@ -841,6 +866,14 @@ mod tests {
                 r#"{"query":"a","documents":{"content":[{"type":"image_url","image_url":{"url":"a"}},{"type":"image_url","image_url":{"url":"b"}}]}}"#,
                 4 * IMAGE,
             ),
+            // That of a document is read once.
+            ("/rerank", r#"{"query":"a","documents":["![](b)","c"]}"#, IMAGE),
+            // In what is text as a whole, data is text.
+            (
+                CHAT,
+                r#"{"max_tokens":5,"messages":[],"metadata":{"a":"data:image/png;base64,AAAA","b":["data:,c"]}}"#,
+                0,
+            ),
             (
                 "/v1/responses",
                 r#"{"max_output_tokens":5,"input":[{"type":"input_image","image_url":"http://a"},{"type":"tomorrow"}]}"#,
@@ -878,6 +911,13 @@ mod tests {
                 Unbounded::Medium("max_pixels"),
             ),
             (CHAT, chat(&url.replace("}}", "},\"max_pixels\":9}")), Unbounded::Medium("max_pixels")),
+            (CHAT, chat(&url.replace("\"url\"", "\"tomorrow\":9,\"url\"")), Unbounded::beside("tomorrow")),
+            (
+                CHAT,
+                chat(r#"{"type":"text","text":"a","source":{"type":"url","url":"b"},"tomorrow":1}"#),
+                Unbounded::beside("tomorrow"),
+            ),
+            (CHAT, chat(r#"{"type":"image","source":{"Type":"base64","data":"AAAA"}}"#), Unbounded::Name),
             (CHAT, chat(&url.replace("}}", "},\"tomorrow\":9}")), Unbounded::beside("tomorrow")),
             (
                 CHAT,
@@ -900,6 +940,11 @@ mod tests {
             (
                 "/v1/responses",
                 r#"{"max_output_tokens":5,"input":[{"id":"msg_1"}]}"#.into(),
+                Unbounded::History("item_reference"),
+            ),
+            (
+                "/v1/responses",
+                r#"{"max_output_tokens":5,"input":[{"type":"item_reference","id":"msg_1"}]}"#.into(),
                 Unbounded::History("item_reference"),
             ),
             (
@@ -935,6 +980,46 @@ mod tests {
         let data = format!("data:image/png;base64,{}", "A".repeat(IMAGE as usize));
         let read = format!(r#"{{"max_output_tokens":5,"input":"{data}"}}"#);
         assert!(of("/v1/responses", &read, None).expect("a bound").0 > 2 * IMAGE);
+    }
+
+    /// Whatever else stands where a medium is expected may be read as text, and costs its bytes beside the medium.
+    #[test]
+    fn only_base64_that_is_a_medium_costs_no_bytes() {
+        let (base64, url) = ("A".repeat(65), r#"{"type":"image_url","image_url":{"url":"TEXT"}}"#);
+        let source = |fields: &str| format!(r#"{{"type":"document","source":{{{fields}}}}}"#);
+        let image = source(r#""type":"base64","media_type":"image/png","data":"TEXT""#);
+        let of_type = |name: &str| format!("data:{name},{base64}");
+        for (part, text, is_data) in [
+            (url, base64.clone(), true),
+            (url, of_type("image/png;base64"), true),
+            (url, of_type(&"x".repeat(123)), true),
+            (url, of_type(&"x".repeat(124)), false),
+            (url, base64[1..].to_owned(), false),
+            (url, of_type("image/png;base64")[1..].to_owned(), false),
+            (url, format!("data:image/png;base64,{}", &base64[1..]), false),
+            (url, format!("see this,{base64}"), false),
+            (url, "All of this is prose, and may be read. ".repeat(9), false),
+            (url, "All of this is prose and may be read ".repeat(9), false),
+            (r#"{"type":"file","file":{"file_data":"TEXT"}}"#, base64.clone(), true),
+            // A file may be text that is named like a file.
+            (r#"{"type":"file","file":"TEXT"}"#, base64.clone(), false),
+            (&image, base64.clone(), true),
+            (&source(r#""data":"TEXT","type":"base64""#), base64.clone(), true),
+            (&format!("{image},{image},{url}"), base64.clone(), true),
+            // The source of a document is its text, unless all readers take it for base64.
+            (&source(r#""type":"text","data":"TEXT""#), base64.clone(), false),
+            (&source(r#""data":"TEXT""#), base64.clone(), false),
+            (&source(r#""type":"text","type":"base64","data":"TEXT""#), base64.clone(), false),
+            (&source(r#""type":"base64","type":"base64","data":"TEXT""#), base64.clone(), false),
+        ] {
+            let prompt = |text: &str| {
+                let part = part.replace("TEXT", text);
+                let body = format!(r#"{{"max_tokens":5,"messages":[{{"role":"user","content":[{part}]}}]}}"#);
+                of(CHAT, &body, None).expect("a bound").0
+            };
+            let bytes = if is_data { 0 } else { text.len() as u64 };
+            assert_eq!(prompt(&text), prompt("") + bytes, "{part} {text}");
+        }
     }
 
     /// What is estimated, and corrected later, is within what was reserved.

@@ -238,15 +238,13 @@ enum ContentPlace {
 enum SeenValue {
     Nothing,
     Number,
-    /// A list of them: tokens, or what stands for a medium.
-    Numbers,
     Text,
     /// A source that is an object with text.
     TextSource,
     /// The value of a `type`.
     Type(PartType),
     Object,
-    /// Any other list, and its elements, not counting numbers.
+    /// A list that is not empty, and its elements, not counting numbers.
     List(u64),
 }
 
@@ -318,7 +316,7 @@ impl<'de> Visitor<'de> for ContentNode<'_> {
             ContentPlace::Type | ContentPlace::Id => ContentPlace::Unknown,
             place => place,
         };
-        let (mut elements, mut seen_any) = (0, false);
+        let (mut elements, mut is_empty) = (0, true);
         loop {
             let before = content.media();
             let Some(seen) = list.next_element_seed(ContentNode { place, content: &mut *content })? else {
@@ -333,14 +331,10 @@ impl<'de> Visitor<'de> for ContentNode<'_> {
                 content.medium(kind);
             }
             elements += u64::from(seen != SeenValue::Number);
-            seen_any = true;
+            is_empty = false;
         }
         content.longest = content.longest.max(elements);
-        Ok(match (elements, seen_any) {
-            (0, false) => SeenValue::Nothing,
-            (0, true) => SeenValue::Numbers,
-            _ => SeenValue::List(elements),
-        })
+        Ok(if is_empty { SeenValue::Nothing } else { SeenValue::List(elements) })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SeenValue, A::Error> {
@@ -398,7 +392,7 @@ fn inside<'de, A: MapAccess<'de>>(
         match (seen, is_named) {
             (SeenValue::Nothing, _) => {}
             (_, Some(inner)) if !is_counted => content.medium(inner),
-            (SeenValue::List(_) | SeenValue::Numbers | SeenValue::Object, None) if !is_counted => {
+            (SeenValue::List(_) | SeenValue::Object, None) if !is_counted => {
                 content.medium(kind);
             }
             _ => {}
@@ -497,7 +491,8 @@ impl ContentPart {
                 None => map.next_value_seed(ContentNode { place: inner, content: &mut *content })?,
             };
             self.note(&name, role, seen, (content, at));
-            let is_counted = content.media() > at || content.unknown > unknown;
+            // What counts as a medium in such a field has no bound in any case.
+            let is_counted = content.unknown > unknown;
             match place {
                 ContentPlace::Body => of_body(&name, role, seen, (content, is_counted)),
                 ContentPlace::Unknown if seen != SeenValue::Nothing => {
@@ -585,7 +580,7 @@ impl ContentPart {
     }
 }
 
-/// Notes what a field of the body does to the whole request; `is_counted` if its value counts as a medium already.
+/// Notes what a field of the body does to the whole request; `is_counted` if its value may stand for a medium and counts already.
 fn of_body(name: &str, role: FieldRole, seen: SeenValue, (content, is_counted): (&mut Content, bool)) {
     content.has_unusual_name |= !fields::is_usual(name);
     if seen == SeenValue::Nothing {

@@ -140,12 +140,9 @@ impl Media {
 
     /// The most that it may be, of the same request.
     pub(super) fn at_most(self, path: &str, body: &[u8]) -> Self {
-        if Kind::of(path) != Some(Kind::Sound) || body.is_empty() {
-            return self;
-        }
         let lengths = lengths_at_most(path, body);
         let most = lengths.iter().map(|length| length.milliseconds()).fold(0, u64::saturating_add);
-        Self { sound: small(most), ..self }
+        Self { sound: small(most).max(self.sound), ..self }
     }
 
     /// How much longer its sound may be than estimated, in milliseconds.
@@ -487,6 +484,52 @@ mod tests {
         assert_eq!(of(PATH, &form(&[("file", &[7; 8_000])])), [0, 1_000, 0], "without a file's name");
         assert_eq!(of(PATH, &[7; 8_000]), [0, 1_000, 0], "no form");
         assert_eq!(Media::of(PATH, None).counts(), [0, 600_000, 0]);
+    }
+
+    /// A hard budget reserves what a decoder could find: a second of 750 bytes, and not of 8,000. Only a header tells a length.
+    #[test]
+    fn sound_may_be_longer_than_estimated_unless_its_header_says_how_long_it_is() {
+        const PATH: &str = "/v1/audio/transcriptions";
+        let file = |content: &[u8]| form(&[("file; filename=a", content)]);
+        for (path, body, estimated, longer) in [
+            (PATH, Some(file(&[7; 24_000])), 3_000, 29_000),
+            (PATH, Some(file(&wav_of(64_000, (1, 1, 16_000, 16)))), 2_000, 0),
+            (PATH, Some(form(&[("file_url", b"http://a")])), UNSEEN_SOUND, 0),
+            (PATH, Some(Vec::new()), 0, 0),
+            (PATH, None, UNSEEN_SOUND, 0),
+            ("/v1/chat/completions", Some(b"{}".to_vec()), 0, 0),
+        ] {
+            let media = Media::of(path, body.as_deref());
+            let found = (u64::from(media.sound), media.longer_sound(path, body.as_deref()));
+            assert_eq!(found, (estimated, longer), "{path} {:?}", body.map(|body| body.len()));
+        }
+    }
+
+    /// A price by image is no price of a chat, and a list of models is free: what a path is paid by says which price counts.
+    #[test]
+    fn a_path_says_what_its_requests_are_paid_by() {
+        let (nothing, json): (&[u8], &[u8]) = (b"", b"{}");
+        for (uri, body, expected) in [
+            ("/v1/chat/completions", Some(json), PaidBy::Tokens),
+            ("/v1/chat/completions", Some(nothing), PaidBy::Tokens),
+            ("/v1/messages?beta=true", None, PaidBy::Tokens),
+            ("/v1/embeddings", Some(json), PaidBy::Prompt),
+            ("/v1/images/generations", Some(json), PaidBy::Images),
+            ("/sdapi/v1/txt2img", Some(json), PaidBy::Images),
+            ("/v1/audio/translations", Some(json), PaidBy::Sound),
+            ("/v1/audio/speech", Some(json), PaidBy::Characters),
+            ("/tokenize", Some(json), PaidBy::Nothing),
+            // It only tells something if nothing is asked.
+            ("/v1/models", Some(nothing), PaidBy::Nothing),
+            ("/sdapi/v1/samplers", Some(nothing), PaidBy::Nothing),
+            ("/v1/models", Some(json), PaidBy::Unknown),
+            ("/v1/models?prompt=a", Some(nothing), PaidBy::Unknown),
+            ("/v1/models", None, PaidBy::Unknown),
+            ("/predict", Some(json), PaidBy::Unknown),
+            ("/predict", Some(nothing), PaidBy::Unknown),
+        ] {
+            assert_eq!(PaidBy::of(uri, body), expected, "{uri} {body:?}");
+        }
     }
 
     #[test]

@@ -596,6 +596,10 @@ mod tests {
     fn each_known_name_is_found() {
         for known in KNOWN.iter() {
             assert_eq!(role(known.name), known.role, "{}", known.name);
+            // Some readers cut a name at its first NUL.
+            let longer = format!("{}\0x", known.name);
+            assert_eq!(role(&longer), role_one_by_one(&longer), "{longer:?}");
+            assert_eq!(role(&longer) == FieldRole::Disguised, known.role.hides(), "{longer:?}");
         }
     }
 

@@ -232,7 +232,8 @@ impl PrintedValues {
             && name.is("role")
             && !OF_OTHERS.iter().any(|role| value.starts_with(role))
         {
-            self.users.truncate(self.users.partition_point(|(_, from)| from < object));
+            // Its role may be given twice, and what is within it is no message.
+            while self.users.pop_if(|(_, from)| *from >= *object).is_some() {}
             self.users.push((list, *object));
         }
     }
@@ -373,12 +374,13 @@ fn print(
                 let (bytes, end) = number(json, at);
                 (PrintedForms::all(bytes), end)
             }
-            _ => (PrintedForms::all(1), at + 1),
+            _ => {
+                let letters = json[at..].iter().take_while(|byte| byte.is_ascii_alphabetic()).count().max(1);
+                (PrintedForms::all(letters as u64), at + letters)
+            }
         };
         (forms, at) = (forms.and(more), end);
-        let is_within = byte.is_ascii_whitespace()
-            || byte.is_ascii_alphabetic() && json.get(at).is_some_and(u8::is_ascii_alphabetic);
-        if printer.open == 0 && !is_within {
+        if printer.open == 0 && !byte.is_ascii_whitespace() {
             break;
         }
     }
@@ -756,6 +758,150 @@ mod tests {
         }
     }
 
+    /// The same to the byte: a letter too few of what is printed is an answer that nobody has paid for.
+    #[test]
+    fn each_letter_of_a_tool_counts_as_often_as_it_is_printed() {
+        let tool = r#"{"type":"function","name":"NAME","FIELD":"TITLE","description":"ABOUT","parameters":{"properties":{
+            "a":{"type":"FIRST"},"PARAMETER":{"type":"TYPE","description":"MEANING","items":{"title":"INNER"}}},"required":["REQUIRED"]}}"#;
+        for (word, times) in [
+            // In the signature and in JSON.
+            ("NAME", 2),
+            ("TITLE", 1),
+            ("ABOUT", 1),
+            // In tags at both ends.
+            ("FIELD", 2),
+            // In the signature, in the list of arguments and in JSON.
+            ("PARAMETER", 3),
+            ("FIRST", 3),
+            ("TYPE", 3),
+            ("INNER", 3),
+            // It is not in the signature.
+            ("MEANING", 2),
+            ("REQUIRED", 1),
+        ] {
+            let most = |letters: usize| {
+                let body = format!(r#"{{"tools":[{}]}}"#, tool.replace(word, &"x".repeat(letters)));
+                cost(&body)
+            };
+            assert_eq!(most(9_000) - most(5_000), times * 4_000, "{word}");
+        }
+        // A parameter more: its name three times and what is around that, and as many marks as it has.
+        let with = |more: &str| {
+            cost(&format!(
+                r#"{{"tools":[{}]}}"#,
+                tool.replace("TYPE", &"x".repeat(9_000)).replace("\"a\":{", more)
+            ))
+        };
+        let name = 3 * text_of(b"b") + 2 + SIGNATURE;
+        assert_eq!(with(r#""b":{},"a":{"#) - with(r#""a":{"#), name + 2 + 2 + 2);
+        let inner = 3 * text_of(b"c") + 2 + number(b"1", 0).0;
+        assert_eq!(with(r#""b":{"c":1},"a":{"#) - with(r#""b":{},"a":{"#), inner);
+    }
+
+    /// What a body costs with all that is printed of it.
+    fn cost(body: &str) -> u64 {
+        body.len() as u64 + beyond(body.as_bytes(), true)
+    }
+
+    /// A template indents what stands deeper, and prints the arguments of a call within the call.
+    #[test]
+    fn each_mark_costs_a_line_as_deep_as_a_template_prints_it() {
+        let nested = |depth: usize| (0..depth).fold(json!("x"), |value, _| json!([value]));
+        let printed = |depth| LONGEST[1].print(&nested(depth)).len() as u64;
+        let as_text = |value: &str| json!(value).to_string();
+        let escaped = |value: &str| {
+            format!(
+                "\" {}\"",
+                value.replace('[', r"\u005b\n\t ").replace(']', r"\r\u005D").replace('"', "\\\"")
+            )
+        };
+        for (body, depth) in [
+            (r#"{"tools":VALUE}"#, 2),
+            ("{ \"tools\" \n:\t VALUE }", 2),
+            (r#"{"documents":VALUE}"#, 2),
+            (r#"{"messages":[{"role":"assistant","tool_calls":VALUE}]}"#, 2),
+            (r#"{"input":[{"type":"function_call","arguments":VALUE}]}"#, 4),
+            (r#"{"messages":[{"role":"user","content":"a","tomorrow":VALUE}]}"#, 4),
+            // With the object that has it, also if that is printed for another reason.
+            (r#"{"tool_calls":{"tool_call_id":"c","a":VALUE}}"#, 5),
+            (r#"{"messages":[{"role":"tool","content":VALUE}]}"#, 5),
+            (r#"{"messages":[{"content":VALUE,"tool_call_id":"c"}]}"#, 5),
+            (r#"{"messages":[{"tool_calls":[{"function":{"arguments":VALUE}}]}]}"#, 5),
+            // Read out of a text, however that is escaped.
+            (r#"{"messages":[{"tool_calls":[{"function":{"arguments":TEXT}}]}]}"#, 5),
+            (r#"{"messages":[{"tool_calls":[{"function":{"arguments":ESCAPED}}]}]}"#, 5),
+            (r#"{"input":[{"type":"function_call","arguments":TEXT}]}"#, 4),
+        ] {
+            let most = |levels: usize| {
+                let value = nested(levels).to_string();
+                let body = body.replace("VALUE", &value).replace("TEXT", &as_text(&value));
+                cost(&body.replace("ESCAPED", &escaped(&value)))
+            };
+            let expected = printed(depth + 20) - printed(depth + 10);
+            assert_eq!(most(20) - most(10), expected, "{body}");
+        }
+    }
+
+    /// As Python, Jinja and Go write them, within a text that is escaped itself.
+    #[test]
+    fn letters_and_numbers_cost_the_longest_way_to_write_them() {
+        let of = |value: &str| cost(&format!(r#"{{"tools":[{value}]}}"#)) - cost(r#"{"tools":[]}"#);
+        for (text, expected) in [
+            ("a", 1),
+            (" ~", 2),
+            ("<", 7),
+            (">&'", 21),
+            ("\u{7f}", 7),
+            ("é", 7),
+            ("漢", 7),
+            ("😀", 14),
+            (r#"\""#, 4),
+            (r"\\", 4),
+            (r"\n", 4),
+            (r"\b\f", 14),
+            (r"\u00e9a", 8),
+            (r"\ud83d\ude00", 14),
+        ] {
+            assert_eq!(of(&format!("\"{text}\"")), 4 + expected, "{text}");
+        }
+        for (number, expected) in [
+            // Some print 1 as 1.0.
+            ("1", 3),
+            ("-12", 5),
+            // A double has up to 28 bytes, and the digits before its point.
+            ("1.5", 28 + 1),
+            ("-1.5", 28 + 2),
+            ("123456.789", 28 + 6),
+            ("1e15", 28 + 16),
+            ("1E+2", 28 + 3),
+            ("12e-7", 28),
+            ("1e-1", 28),
+            // None has more than 400.
+            ("1e999", 28 + 401),
+            ("1e99999999999999999999", 28 + 401),
+            ("1e-99999999999999999999", 28 + 1),
+            ("0.12345678901234567890123456789012345678", 40 + 1),
+        ] {
+            assert_eq!(of(number), expected, "{number}");
+        }
+        assert_eq!(of("true"), 4);
+        // The name of a field that is not known, in its tags.
+        let unknown = r#"{"messages":[{"role":"user","content":"a","tomorrow":1}]}"#;
+        assert_eq!(beyond(unknown.as_bytes(), true), text_of(b"tomorrow") + TAGS + 2);
+    }
+
+    /// Servers put words around each tool and call that was sent in another API's form, and around nothing else.
+    #[test]
+    fn each_tool_has_something_around_it() {
+        let marks = |depth: u64, open: u64| 2 + INDENT * (depth + open);
+        // A comma and two braces.
+        let object = marks(2, 1) + marks(2, 2) + marks(2, 1);
+        let tools = |tools: &str| cost(&format!(r#"{{"tools":{tools}}}"#));
+        assert_eq!(tools("[{},{}]") - tools("[{}]"), object + AROUND);
+        assert_eq!(tools("[{},[{}]]") - tools("[{},[]]"), marks(2, 3) + marks(2, 2), "not within one");
+        assert_eq!(tools("{}"), 10 + marks(2, 1) + marks(2, 0) + AROUND, "one without a list");
+    }
+
     /// Regression: Mistral's template prints all tools once for each message of a user that is equal to the last one. 36 times "a" and one
     /// tool had a bound of 5,625 tokens, and were 24,262.
     #[test]
@@ -799,6 +945,8 @@ mod tests {
         assert!(most(&body) <= apart, "they count once: {} of {apart}", most(&body));
         let text = json!({ "messages": same }).to_string();
         assert_eq!(beyond(text.as_bytes(), true), 0, "without tools nothing is printed again");
+        let ranked = json!({ "messages": same, "tools": [tool] }).to_string();
+        assert!(beyond(ranked.as_bytes(), false) < once, "nor where no template is");
     }
 
     /// Regression: these cost their bytes, whatever a template prints of them.

@@ -87,6 +87,7 @@ fn only_what_the_endpoint_looks_at_makes_an_answer_shorter() {
         2005
     );
     assert_eq!(at("/generate", r#"{"text":"1234","sampling_params":{"max_new_tokens":7}}"#), 8);
+    assert_eq!(at("/generate", r#"{"inputs":"1234","parameters":{"max_new_tokens":7}}"#), 8);
     assert_eq!(
         at("/generate", r#"{"text":["1234","1234"],"sampling_params":[{"max_new_tokens":7},{"n":2}]}"#),
         30

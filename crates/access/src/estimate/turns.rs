@@ -25,10 +25,13 @@ enum UserTurn {
 /// How many messages of a list may be equal to its last one, at least 1: the most of all lists. `messages` has where lists begin, and messages
 /// of users in them, in the order of these.
 pub(super) fn equal_to_last(body: &[u8], messages: &[(usize, usize)]) -> u64 {
+    if messages.len() < 2 {
+        // One message is equal to itself.
+        return 1;
+    }
     let mut lists: BTreeMap<usize, Vec<UserTurn>> = BTreeMap::new();
     let mut ended = 0;
-    // One message is equal to itself.
-    for (list, from) in messages.iter().copied().filter(|_| messages.len() > 1) {
+    for (list, from) in messages.iter().copied() {
         // What is within another one is no message.
         if from >= ended {
             let (turn, end) = turn(body, from);
@@ -54,7 +57,7 @@ fn turn(body: &[u8], from: usize) -> (UserTurn, usize) {
     let mut rest = serde_json::Deserializer::from_slice(&body[from..]);
     match <&RawValue>::deserialize(&mut rest) {
         Ok(message) => (UserTurn::of(message).unwrap_or(UserTurn::Unclear), from + message.get().len()),
-        Err(_) => (UserTurn::Unclear, from + 1),
+        Err(_) => (UserTurn::Unclear, from),
     }
 }
 

@@ -327,6 +327,7 @@ mod tests {
             ("a short point", with(of("ES256"), "x", "AAAA")),
             ("another curve's", with(of("ES384"), "crv", "P-256")),
             ("a short one of Ed25519", with(of("EdDSA"), "x", "AAAA")),
+            ("one of no curve for it", with(of("EdDSA"), "crv", "P-384")),
         ] {
             let keys = IssuerKeys::default();
             let count = keys.replace(json!({ "keys": [jwk] }).to_string().as_bytes()).expect("a key set");

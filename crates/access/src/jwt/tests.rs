@@ -119,6 +119,33 @@ fn what_is_no_signed_token_is_told_as_what_it_is() {
     }
 }
 
+/// A token may hold any number of long names: an operator reads the first of them, in their order.
+#[test]
+fn an_operator_is_told_no_more_than_fits() {
+    let told = |found: &[&str], configured: &[&str]| {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let details =
+            TokenFault::Audience { found: texts(found), configured: texts(configured) }.for_operators();
+        details
+            .strip_prefix("of the token: it is meant for another audience; ")
+            .expect("its words")
+            .to_owned()
+    };
+    let (longest, names) = ("é".repeat(300), (100..141).map(|number| number.to_string()).collect::<Vec<_>>());
+    let names: Vec<&str> = names.iter().rev().map(String::as_str).collect();
+    let quoted =
+        |names: &[&str]| names.iter().rev().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    assert_eq!(told(&[], &["b", "a"]), "its aud is none, and jwt.audience is \"a\", \"b\"");
+    assert_eq!(
+        told(&names[1..], &[&longest]),
+        format!("its aud is {}, and jwt.audience is {longest:?}", quoted(&names[1..]))
+    );
+    assert_eq!(
+        told(&names, &[&format!("{longest}x")]),
+        format!("its aud is {} and 1 more, and jwt.audience is {longest:?}…", quoted(&names[1..]))
+    );
+}
+
 /// Each of these used to be "its signature is of no known issuer", and was throttled as a forgery.
 #[test]
 fn an_operator_hears_how_an_issuer_differs() {
@@ -150,6 +177,7 @@ fn a_consumer_that_is_missing_no_text_or_no_name_is_told_apart() {
     let machine = json!({ "iss": "x", "azp": "batch-job", "sub": "5f3c" });
     for (json, hears, operator) in [
         (machine, "no claim \"email\"", "\"azp\", \"iss\", \"sub\"; is it a machine's"),
+        (json!({ "iss": "x", "client_id": "batch-job" }), "no claim", "consumer_claim: client_id"),
         (json!({ "email": null }), "no claim \"email\"", "\"email\""),
         (json!({ "email": 5 }), "is not a text but a number", "a number"),
         (json!({ "email": ["a@b"] }), "is not a text but a list", "a list"),

@@ -325,6 +325,14 @@ mod tests {
         assert_eq!(code(&deep(12)), "nothing");
         assert_eq!(code(&deep(13)), "invalid_json");
         assert_eq!(code(&deep(100_000)), "invalid_json");
+        // Each object and each list in it is a level.
+        for first in ["tools", "content"] {
+            let nested = |inner: &str| {
+                let (open, close) = (r#"{"content":["#.repeat(5), "]}".repeat(5));
+                format!(r#"{{"file_id":null,"messages":{{"{first}":[{open}{inner}{close}]}}}}"#)
+            };
+            assert_eq!((code(&nested("")), code(&nested("{}"))), ("nothing", "invalid_json"), "{first}");
+        }
         for field in ["tools", "content"] {
             let nested = |n: usize| {
                 format!(

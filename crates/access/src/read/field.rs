@@ -98,7 +98,7 @@ const STORED_FIELDS: &[StoredField] = &[
 impl StoredField {
     pub(super) fn find(name: &str) -> Option<&'static Self> {
         // Most names are in lower case.
-        if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+        if name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_')) {
             return STORED_FIELDS.iter().find(|field| field.name == name);
         }
         STORED_FIELDS.iter().find(|field| name.chars().map(fold).eq(field.name.chars()))
@@ -203,6 +203,10 @@ mod tests {
             assert_eq!(StoredField::find(name).expect(name).refers(json), refers, "{name}: {json}");
         }
         assert!(StoredField::find("messages").is_none());
+        // Go's readers ignore case.
+        for name in ["Conversation", "FILE_ID", "file_id\u{17f}"] {
+            assert!(StoredField::find(name).is_some(), "{name}");
+        }
         // In a form each value is a text: an id there, but never an object.
         let in_forms = ["container", "file_ids", "prompt"].map(|name| StoredField::find(name).expect(name));
         assert_eq!(in_forms.map(StoredField::counts_in_forms), [true, true, false]);

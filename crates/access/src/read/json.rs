@@ -425,6 +425,15 @@ mod tests {
         (")]}'\n{\"model\":\"a\"}", "invalid_json"),
     ];
 
+    /// An application with one model may take a list: only what is no JSON is refused there.
+    #[test]
+    fn json_that_is_no_object_is_told_from_what_is_no_json() {
+        for body in ["[]", r#"[{"model":"a"}]"#, r#""model""#, "null", "3"] {
+            assert_eq!(read(body), Err(Unreadable::NotAnObject), "{body}");
+        }
+        assert_eq!(read("{\n{"), Err(Unreadable::Json { line: 2, column: 1 }));
+    }
+
     #[test]
     fn other_encodings_are_named() {
         let utf16 =

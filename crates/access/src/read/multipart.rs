@@ -303,6 +303,7 @@ mod tests {
             // Found by fuzzing: as it stands, a reader that leaves out what is no letter would take it for the model.
             (name("\"mo%del\""), "model_ambiguous"),
             (name("\"lora%_path\""), "model_ambiguous"),
+            (name("\"lora%5Fpath\""), "model_ambiguous"),
             (name("\"mod\\el\""), "invalid_multipart"),
             (name("\"model\\\""), "invalid_multipart"),
             (name("\"x\\\"; name=\"model\""), "invalid_multipart"),

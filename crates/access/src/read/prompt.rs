@@ -143,11 +143,20 @@ mod tests {
         let body = r#"{"model":"m", "messages" : [{"role":"user","content":"a]\"}{"}],"stream":true,"tools":[{"x":{}}],
                        "system":"be \\" , "n":1.5e3}"#;
         let parts = PromptParts::of(body.as_bytes());
+        assert!(!parts.is_empty());
         assert_eq!(texts(&parts), [r#"[{"x":{}}]"#, r#""be \\""#, r#"[{"role":"user","content":"a]\"}{"}]"#]);
         assert_eq!(texts(&PromptParts::of(br#"{"prompt":"x"}"#)), [r#""x""#]);
-        for none in
-            ["", "{}", "[]", r#"{"model":"m"}"#, r#"{"prompt":"x""#, r#"{"prompt":"x"]"#, r#"{"prompt":}"#]
-        {
+        for none in [
+            "",
+            "{}",
+            "[]",
+            r#"{"model":"m"}"#,
+            r#"{"prompt":"x""#,
+            r#"{"prompt":"x"]"#,
+            r#"{"prompt":}"#,
+            r#"{"prompt":,"x"}"#,
+            r#"{"model":,"prompt":"x"}"#,
+        ] {
             assert!(PromptParts::of(none.as_bytes()).is_empty(), "{none}");
         }
     }

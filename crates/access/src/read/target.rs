@@ -210,6 +210,12 @@ mod tests {
         ] {
             assert!(Target::parse_named(uri).is_err(), "{uri}");
         }
+        for (uri, prefix) in
+            [("/model%73/a/v1", "/models/"), ("/openai/deployment%73/a/chat", "/openai/deployments/")]
+        {
+            let told = Target::parse_named(uri).expect_err(uri).to_string();
+            assert!(told.contains(&format!("\"{prefix}\" is written with an encoded")), "{told}");
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn what_is_open_is_what_is_named() {
         ("POST", "/metricsx", None),
         ("POST", "/v1/new", None),
         ("GET", "/v1/responses/", None),
+        ("POST", "/v1/responses//cancel", None),
         ("POST", "", None),
     ] {
         assert_eq!(class(&vllm, method, path), expected, "{method} {path}");
