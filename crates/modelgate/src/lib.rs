@@ -73,8 +73,7 @@ fn run_command(args: &Args) -> ExitCode {
             registry::with_registry(&config, async |registry| budgets::budgets(registry, money, what).await)
         }),
         Command::Usage(wanted) => with_config(args, |config| {
-            let prices = (&config.prices, &config.time_zone);
-            registry::with_registry(&config, async |registry| records::usage(registry, prices, wanted).await)
+            registry::with_registry(&config, async |registry| records::usage(registry, &config, wanted).await)
         }),
         Command::Alerts(what) => with_config(args, |config| alerts::alerts(&config, what)),
         Command::Audit(wanted) => {

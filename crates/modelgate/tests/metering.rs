@@ -5,7 +5,7 @@ mod common;
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use common::{KEY, NEWEST, config, send};
@@ -14,6 +14,7 @@ use metering::{Receipt, RecordReceipt, RequestId, SpanId, SpanReceipt};
 use otlp_receiver::Reception;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
+use store::{Batch, Store, StoreUrl, UsageFilter, UsageRow, UsedOn, Writer};
 use testkit::{
     free_port,
     modelgate::Modelgate,
@@ -488,14 +489,51 @@ async fn usage_says_what_the_answers_said(
     assert_eq!(run(PRICES, &listed)[0], day);
     let free = PRICES.replace("request: 0.001", "request: 0");
     let cheaper = billions(0, number(&day, "prompt_tokens"), number(&day, "completion_tokens"));
-    let recost = ["recost", "--from", day["day"].as_str().expect("a day")];
+    let today = day["day"].as_str().expect("a day");
+    let left_out = run(&free, &["recost", "--from", today]);
+    assert_eq!((&left_out["rows_of_usage"], &left_out["is_final"]), (&json!(0), &json!(false)));
+    let hour = list_hours(modelgate).await.iter().filter_map(|row| row.hour).min().expect("an hour");
+    let began = jiff::Timestamp::from_second(hour).expect("a time").to_string();
+    assert_eq!(left_out["left_out"]["from"], json!(began), "its requests may still be settled: {left_out}");
+    assert_eq!(run(&free, &listed)[0]["cost"], day["cost"], "{left_out}");
+
+    let before = two_days_before(modelgate, today).await;
+    let recost = ["recost", "--from", &before, "--to", &before];
     let planned = run(&free, &[&recost[..], &["--dry-run"]].concat());
     assert_eq!((&planned["before"], &planned["after"]), (&day["cost"], &json!(cheaper)));
-    assert_eq!(run(&free, &listed)[0]["cost"], day["cost"], "{planned}");
+    assert_eq!(run(&free, &listed)[1]["cost"], day["cost"], "{planned}");
     let recosted = run(&free, &recost);
     assert_eq!((&recosted["before"], &recosted["after"]), (&day["cost"], &json!(cheaper)));
-    assert_eq!(run(&free, &listed)[0]["cost"], json!(cheaper), "{recosted}");
+    assert_eq!((&recosted["is_final"], &recosted["left_out"]), (&json!(true), &Value::Null));
+    assert_eq!(run(&free, &listed)[1]["cost"], json!(cheaper), "{recosted}");
     assert_eq!(run(&free, &["recost", "--from", "2026-01-01"])["rows_of_usage"], 0, "it was done");
+}
+
+async fn open_store(modelgate: &Modelgate) -> Store {
+    let folder = modelgate.folder().join("state");
+    Store::open(StoreUrl::in_folder(&folder)).await.expect("a store")
+}
+
+async fn list_hours(modelgate: &Modelgate) -> Vec<UsageRow> {
+    let by = "hour,key,consumer,model".parse().expect("columns");
+    let filter = UsageFilter { by, limit: 1_000, ..UsageFilter::default() };
+    open_store(modelgate).await.usage(&filter).await.expect("usage")
+}
+
+/// The same usage once more, two days before. Returns that day.
+async fn two_days_before(modelgate: &Modelgate, today: &str) -> String {
+    let today: jiff::civil::Date = today.parse().expect("a day");
+    let before = today.saturating_sub(jiff::Span::new().days(2)).to_string();
+    let used = list_hours(modelgate).await.into_iter().map(|row| {
+        let hour = row.hour.expect("an hour") - 2 * 24 * 3_600;
+        let [key, consumer, model] = [row.key, row.consumer, row.model].map(Option::unwrap_or_default);
+        let hour = access::UsageHour(u32::try_from(hour).expect("a time"));
+        UsedOn { day: before.clone(), used: access::Used { hour, key, consumer, model, counts: row.counts } }
+    });
+    let (used, at) = (used.collect(), SystemTime::now());
+    let batch = Batch { number: 1, counts: Vec::new(), used, at };
+    open_store(modelgate).await.add(&Writer::new(), &batch).await.expect("added");
+    before
 }
 
 fn post_as(traefik: &Traefik, key: &str, body: &Value) -> RequestBuilder {

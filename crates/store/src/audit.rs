@@ -150,7 +150,13 @@ impl Audit {
     }
 
     pub(crate) async fn insert(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
-        self.write(connection, &[(self.id.clone(), self.subject.clone())]).await
+        self.write(connection, &[(self.id.clone(), self.subject.clone())], "DO NOTHING").await
+    }
+
+    /// Writes the entry, or its details if it is there already: what was done was a part, and more is done now.
+    pub(crate) async fn put(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        let again = "DO UPDATE SET details = excluded.details";
+        self.write(connection, &[(self.id.clone(), self.subject.clone())], again).await
     }
 
     /// Writes an entry about each of these names, in one statement.
@@ -161,18 +167,19 @@ impl Audit {
         names: &[&str],
     ) -> Result<(), StoreError> {
         let entries: Vec<_> = names.iter().map(|name| (number(self.at), format!("{kind} {name}"))).collect();
-        if entries.is_empty() { Ok(()) } else { self.write(connection, &entries).await }
+        if entries.is_empty() { Ok(()) } else { self.write(connection, &entries, "DO NOTHING").await }
     }
 
-    /// Writes entries that differ only in id and subject.
+    /// Writes entries that differ only in id and subject. `again` says what is done with one that is there already.
     async fn write(
         &self,
         connection: &mut AnyConnection,
         entries: &[(String, String)],
+        again: &str,
     ) -> Result<(), StoreError> {
         let statement = format!(
             "INSERT INTO audit (id, at, actor, address, host, action, subject, details) VALUES {}
-             ON CONFLICT (id) DO NOTHING",
+             ON CONFLICT (id) {again}",
             rows(entries.len(), 8)
         );
         let (address, details) = (self.actor.address(), self.details.to_string());

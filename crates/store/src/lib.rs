@@ -44,7 +44,7 @@ pub use error::{Conflict, InvalidUrl, NotReadable, StoreError, Unreadable};
 pub use finding::{AccountFinding, LeftFile};
 pub use follow::{Change, Documents, Following};
 pub use networks::{KeyNetwork, KnownBefore, NotedNetwork};
-pub use recost::{RecostDays, Recosted};
+pub use recost::{LeftOutHours, RecostDays, Recosted};
 pub use registry::{AccountSource, Item, Listed, Registry, RegistryError, State};
 pub use told::ToldAlert;
 pub use unwritten::{UnreadableBatches, Unwritten};

@@ -1,12 +1,29 @@
 //! Computes anew what usage has cost, for those who got a price wrong.
+//!
+//! A request is counted by its estimate, and up to `metering.wait` later its settlement adds the difference, both at the price at which
+//! the request came. If its row were computed anew in between, the row would have the estimate at the new price and the difference at
+//! the old one. No lock helps against that. So only hours are computed anew whose requests are all settled:
+//!
+//! - If that is true of all hours of a day, its rows are computed anew from the counts of the day, and the rows of its hours from theirs.
+//! - Otherwise the hours are computed anew of which it is true, and what they differ by is added to the day's rows as well.
+//!
+//! Like a settlement, a difference is added to all sums that it is part of. Each day is done in a transaction of its own in which
+//! nobody else counts, together with the audit entry about what is done so far: so nothing is done twice or by half, wherever it stops.
 
+use std::{
+    collections::BTreeMap,
+    ops::AddAssign,
+    time::{Duration, SystemTime},
+};
+
+use access::{UsageHour, Used, UsedCounts};
 use limits::MOST_COST;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{AnyConnection, AssertSqlSafe, Row as _, any::AnyRow};
 
 use crate::{
     Audit, Store, StoreError, StoreUrl, UsageRow,
-    usage::{NUMBERS, UsageTable, read_counts},
+    usage::{self, NUMBERS, UsageTable, UsedOn, read_counts},
 };
 
 /// Which days are computed anew.
@@ -16,6 +33,8 @@ pub struct RecostDays {
     pub from: String,
     /// The last day, inclusive.
     pub to: Option<String>,
+    /// All requests that came before this are settled, and the store has their settlements. Hours that end later are left out.
+    pub settled_until: SystemTime,
     /// Whether it is only found out what would change.
     pub dry_run: bool,
 }
@@ -25,17 +44,37 @@ pub struct RecostDays {
 pub struct Recosted {
     /// Rows of usage by day whose cost is another one now.
     pub rows: u64,
-    /// Those of them that cost nothing before: from before their model had a price, for example.
+    /// Those of them that cost nothing before, or an hour of theirs: from before their model had a price, for example.
     pub free_before: u64,
     /// What all usage of those days cost before, in units of 10⁻⁹ of the currency.
     pub before: i64,
     /// What it costs now.
     pub after: i64,
+    /// The hours that were left out; `None` if those days have no usage of such hours.
+    pub left_out: Option<LeftOutHours>,
 }
 
+/// Hours of which nothing was computed anew, because their requests may not be settled yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOutHours {
+    /// When the first of them began.
+    pub from: SystemTime,
+    /// When the last of them ends.
+    pub to: SystemTime,
+}
+
+/// By what the cost of a row changes.
+struct CostChange {
+    more: UsedOn,
+    was_free: bool,
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
 impl Store {
-    /// Sets the cost of each row of usage to what `cost` says of its day, model and counts. `audit` says who does it. If it fails
-    /// in the middle, it can be done again. With `dry_run` nothing is set.
+    /// Sets the cost of each row of usage to what `cost` says of its day, model and counts, except in hours whose requests may not be
+    /// settled yet. `audit` says who does it. If it fails in the middle, the days before are done and in the audit log, and it can be
+    /// done again. With `dry_run` nothing is set.
     ///
     /// # Errors
     /// The store does not answer.
@@ -45,113 +84,154 @@ impl Store {
         cost: impl Fn(&UsageRow) -> i64,
         audit: Audit,
     ) -> Result<Recosted, StoreError> {
+        let audit = audit.about("usage");
         let mut recosted = Recosted::default();
-        for table in [UsageTable::Days, UsageTable::Hours] {
-            for day in self.days_between(table, days).await? {
-                let of_day = self.recost_day(table, (&day, days.dry_run), &cost).await?;
-                if table == UsageTable::Days {
-                    recosted.rows += of_day.rows;
-                    recosted.free_before += of_day.free_before;
-                    recosted.before = recosted.before.saturating_add(of_day.before);
-                    recosted.after = recosted.after.saturating_add(of_day.after);
-                }
+        let found = self.days_between(days).await?;
+        for day in &found {
+            let mut transaction = self.begin().await?;
+            if matches!(self.url, StoreUrl::Postgres(_)) && !days.dry_run {
+                // Nothing may be added to a row between its reading and its change; what is counted meanwhile waits.
+                let lock = "LOCK TABLE usage, usage_hours IN SHARE ROW EXCLUSIVE MODE";
+                sqlx::query(lock).execute(&mut *transaction).await?;
             }
+            recosted += recost_day(&mut transaction, (day, days), &cost).await?;
+            if !days.dry_run {
+                audit.clone().with(details(days, Some(day), &recosted)).put(&mut transaction).await?;
+            }
+            transaction.commit().await?;
         }
-        if days.dry_run {
-            return Ok(recosted);
+        if found.is_empty() && !days.dry_run {
+            let mut transaction = self.begin().await?;
+            audit.with(details(days, None, &recosted)).put(&mut transaction).await?;
+            transaction.commit().await?;
         }
-        let mut transaction = self.begin().await?;
-        let Recosted { rows, free_before, before, after } = recosted;
-        let details = json!({
-            "from": days.from, "to": days.to, "rows_of_usage": rows, "rows_that_cost_nothing_before": free_before,
-            "cost": { "before_in_billionths": before, "after_in_billionths": after },
-        });
-        audit.about("usage".to_owned()).with(details).insert(&mut transaction).await?;
-        transaction.commit().await?;
         Ok(recosted)
     }
 
-    async fn days_between(&self, table: UsageTable, days: &RecostDays) -> Result<Vec<String>, StoreError> {
-        let name = table.name();
-        let statement = format!(
-            "SELECT DISTINCT day FROM {name} WHERE day >= $1 AND (day <= $2 OR $2 = '') ORDER BY day"
-        );
+    async fn days_between(&self, days: &RecostDays) -> Result<Vec<String>, StoreError> {
+        let of = |table: UsageTable| {
+            format!("SELECT day FROM {} WHERE day >= $1 AND (day <= $2 OR $2 = '')", table.name())
+        };
+        let statement = format!("{} UNION {} ORDER BY day", of(UsageTable::Days), of(UsageTable::Hours));
         let query = sqlx::query(AssertSqlSafe(statement)).bind(&days.from);
         let rows = query.bind(days.to.as_deref().unwrap_or_default()).fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
+}
 
-    async fn recost_day(
-        &self,
-        table: UsageTable,
-        (day, dry_run): (&str, bool),
-        cost: impl Fn(&UsageRow) -> i64,
-    ) -> Result<Recosted, StoreError> {
-        let (name, time) = (table.name(), table.time());
-        let mut transaction = self.begin().await?;
-        if let StoreUrl::Postgres(_) = self.url {
-            // Nothing may be added to a row between its reading and its change; what is counted meanwhile waits.
-            let lock = format!("LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE");
-            sqlx::query(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
+/// What the audit log says of what is done so far.
+fn details(days: &RecostDays, last_day: Option<&String>, recosted: &Recosted) -> Value {
+    let Recosted { rows, free_before, before, after, left_out } = *recosted;
+    let left_out =
+        left_out.map(|hours| jiff::Timestamp::try_from(hours.from).unwrap_or_default().to_string());
+    json!({
+        "from": days.from, "to": days.to, "last_day": last_day, "left_out_from": left_out,
+        "rows_of_usage": rows, "rows_that_cost_nothing_before": free_before,
+        "cost": { "before_in_billionths": before, "after_in_billionths": after },
+    })
+}
+
+async fn recost_day(
+    connection: &mut AnyConnection,
+    (day, days): (&str, &RecostDays),
+    cost: impl Fn(&UsageRow) -> i64,
+) -> Result<Recosted, StoreError> {
+    let of_day = rows_of(connection, UsageTable::Days, day).await?;
+    let hours = rows_of(connection, UsageTable::Hours, day).await?;
+    let (hours, left_out): (Vec<_>, Vec<_>) =
+        hours.into_iter().partition(|row| began(row) + HOUR <= days.settled_until);
+    let left_out = LeftOutHours::of(&left_out);
+    let hours = changes(&hours, &cost);
+    let (day_changes, hour_changes) = match left_out {
+        None => ((changes(&of_day, &cost), &UsageTable::OF_DAYS[..]), (hours, &[UsageTable::Hours][..])),
+        Some(_) => ((hours, &UsageTable::ALL[..]), (Vec::new(), &[][..])),
+    };
+    if !days.dry_run {
+        for (changes, tables) in [&day_changes, &hour_changes] {
+            let more: Vec<UsedOn> = changes.iter().map(|change| change.more.clone()).collect();
+            // Without requests, the time is not used.
+            usage::add_to(connection, tables, &more, SystemTime::UNIX_EPOCH).await?;
         }
-        let statement = format!(
-            "SELECT {}, key_name, consumer, model, {time} FROM {name} WHERE day = $1",
-            NUMBERS.join(", ")
-        );
-        let rows = sqlx::query(AssertSqlSafe(statement)).bind(day).fetch_all(&mut *transaction).await?;
-        let update = format!(
-            "UPDATE {name} SET cost = $1 WHERE key_name = $2 AND consumer = $3 AND model = $4 AND {time} = $5"
-        );
-        let mut recosted = Recosted::default();
-        for row in rows {
-            let read = read_row(&row, table, day)?;
-            let (before, after) = (read.counts.cost, cost(&read).clamp(-MOST_COST, MOST_COST));
-            recosted.before = recosted.before.saturating_add(before);
-            recosted.after = recosted.after.saturating_add(after);
-            if before != after {
-                recosted.rows += 1;
-                recosted.free_before += u64::from(before == 0);
-            }
-            if before != after && !dry_run {
-                let sums_of = read.clone();
-                let query = sqlx::query(AssertSqlSafe(update.clone())).bind(after);
-                let query = query.bind(read.key).bind(read.consumer).bind(read.model);
-                let query = match read.hour {
-                    Some(hour) => query.bind(hour),
-                    None => query.bind(day),
-                };
-                query.execute(&mut *transaction).await?;
-                if table == UsageTable::Days {
-                    add_to_sums(&mut transaction, &sums_of, after.saturating_sub(before)).await?;
-                }
-            }
-        }
-        transaction.commit().await?;
-        Ok(recosted)
+    }
+    Ok(Recosted { left_out, ..summed_up(&of_day, &day_changes.0) })
+}
+
+/// What changes of a day's rows come to.
+fn summed_up(of_day: &[UsageRow], changes: &[CostChange]) -> Recosted {
+    let mut rows: BTreeMap<[&str; 3], bool> = BTreeMap::new();
+    for CostChange { more: UsedOn { used, .. }, was_free } in changes {
+        *rows.entry([&used.key, &used.consumer, &used.model]).or_default() |= was_free;
+    }
+    let sum = |costs: &mut dyn Iterator<Item = i64>| costs.fold(0, i64::saturating_add);
+    let before = sum(&mut of_day.iter().map(|row| row.counts.cost));
+    let more = sum(&mut changes.iter().map(|change| change.more.used.counts.cost));
+    let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
+    Recosted {
+        rows: count(rows.len()),
+        free_before: count(rows.values().filter(|was_free| **was_free).count()),
+        before,
+        after: before.saturating_add(more),
+        left_out: None,
     }
 }
 
-/// Adds to the costs of the sums that a row by day is part of.
-async fn add_to_sums(connection: &mut AnyConnection, row: &UsageRow, more: i64) -> Result<(), StoreError> {
-    let of = |value: &Option<String>| value.clone().unwrap_or_default();
-    let (day, key, consumer, model) = (of(&row.day), of(&row.key), of(&row.consumer), of(&row.model));
-    let month = UsageTable::Months.period_of(&day).to_owned();
-    let nobody = String::new;
-    let sums = [
-        (UsageTable::Months, month.clone(), key, consumer),
-        (UsageTable::Models, day, nobody(), nobody()),
-        (UsageTable::ModelMonths, month, nobody(), nobody()),
-    ];
-    for (table, period, key, consumer) in sums {
-        let statement = format!(
-            "UPDATE {} SET cost = cost + $1 WHERE key_name = $2 AND {} = $3 AND model = $4 AND consumer = $5",
-            table.name(),
-            table.period()
-        );
-        let query = sqlx::query(AssertSqlSafe(statement)).bind(more).bind(key);
-        query.bind(period).bind(&model).bind(consumer).execute(&mut *connection).await?;
+fn changes(rows: &[UsageRow], cost: impl Fn(&UsageRow) -> i64) -> Vec<CostChange> {
+    let change = |row: &UsageRow| {
+        let (before, after) = (row.counts.cost, cost(row).clamp(-MOST_COST, MOST_COST));
+        if before == after {
+            return None;
+        }
+        let of = |name: &Option<String>| name.clone().unwrap_or_default();
+        let (key, consumer, model) = (of(&row.key), of(&row.consumer), of(&row.model));
+        let counts = UsedCounts { cost: after.saturating_sub(before), ..UsedCounts::default() };
+        let used = Used { hour: hour_of(row), key, consumer, model, counts };
+        Some(CostChange { more: UsedOn { day: of(&row.day), used }, was_free: before == 0 })
+    };
+    rows.iter().filter_map(change).collect()
+}
+
+/// A row by day has none.
+fn hour_of(row: &UsageRow) -> UsageHour {
+    UsageHour(row.hour.and_then(|hour| u32::try_from(hour).ok()).unwrap_or(0))
+}
+
+fn began(row: &UsageRow) -> SystemTime {
+    hour_of(row).start()
+}
+
+impl LeftOutHours {
+    fn of(rows: &[UsageRow]) -> Option<Self> {
+        rows.iter().map(|row| Self { from: began(row), to: began(row) + HOUR }).reduce(Self::and)
     }
-    Ok(())
+
+    fn and(self, other: Self) -> Self {
+        Self { from: self.from.min(other.from), to: self.to.max(other.to) }
+    }
+}
+
+impl AddAssign for Recosted {
+    fn add_assign(&mut self, more: Self) {
+        self.rows += more.rows;
+        self.free_before += more.free_before;
+        self.before = self.before.saturating_add(more.before);
+        self.after = self.after.saturating_add(more.after);
+        self.left_out = [self.left_out, more.left_out].into_iter().flatten().reduce(LeftOutHours::and);
+    }
+}
+
+async fn rows_of(
+    connection: &mut AnyConnection,
+    table: UsageTable,
+    day: &str,
+) -> Result<Vec<UsageRow>, StoreError> {
+    let statement = format!(
+        "SELECT {}, key_name, consumer, model, {} FROM {} WHERE day = $1",
+        NUMBERS.join(", "),
+        table.time(),
+        table.name()
+    );
+    let rows = sqlx::query(AssertSqlSafe(statement)).bind(day).fetch_all(connection).await?;
+    rows.iter().map(|row| read_row(row, table, day)).collect()
 }
 
 fn read_row(row: &AnyRow, table: UsageTable, day: &str) -> Result<UsageRow, StoreError> {

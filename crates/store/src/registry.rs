@@ -209,7 +209,7 @@ impl Registry {
         Ok(self.store()?.erase(person, Audit::new(actor, "usage erased")).await?)
     }
 
-    /// Computes anew what usage has cost; `cost` says it for the counts of a day and a model.
+    /// Computes anew what usage has cost; `cost` says it for the counts of a day or an hour, and a model.
     ///
     /// # Errors
     /// The store does not answer, or there is none.

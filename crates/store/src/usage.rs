@@ -297,6 +297,8 @@ impl UsageTable {
     /// In the order in which they are written.
     pub(crate) const ALL: [Self; 5] =
         [Self::Days, Self::Hours, Self::Months, Self::Models, Self::ModelMonths];
+    /// Usage by day, and its sums.
+    pub(crate) const OF_DAYS: [Self; 4] = [Self::Days, Self::Months, Self::Models, Self::ModelMonths];
     /// Those whose rows have the names of keys and consumers.
     pub(crate) const NAMED: [Self; 3] = [Self::Days, Self::Hours, Self::Months];
 
@@ -415,7 +417,17 @@ pub(crate) async fn add(
     used: &[UsedOn],
     at: SystemTime,
 ) -> Result<(), StoreError> {
-    for table in UsageTable::ALL {
+    add_to(connection, &UsageTable::ALL, used, at).await
+}
+
+/// Adds what was used to some of the tables, in their order in [`UsageTable::ALL`].
+pub(crate) async fn add_to(
+    connection: &mut AnyConnection,
+    tables: &[UsageTable],
+    used: &[UsedOn],
+    at: SystemTime,
+) -> Result<(), StoreError> {
+    for table in tables.iter().copied() {
         let mut more: BTreeMap<RowKey, More> = BTreeMap::new();
         for one in used {
             let (counts, last_used) = more.entry(RowKey::of(table, one)).or_default();

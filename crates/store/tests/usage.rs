@@ -12,8 +12,8 @@ use common::{HOUR, TestStore, used};
 use proptest::{collection::vec, prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use serde_json::json;
 use store::{
-    Actor, Audit, AuditFilter, Batch, Person, RecostDays, Recosted, Registry, Store, UsageFilter, UsageOrder,
-    UsageRow, UsageTable, UsedOn, Writer,
+    Actor, Audit, AuditEntry, AuditFilter, Batch, LeftOutHours, Person, RecostDays, Recosted, Registry,
+    Store, StoreError, StoreUrl, UsageFilter, UsageOrder, UsageRow, UsageTable, UsedOn, Writer,
 };
 
 with_both! {
@@ -25,9 +25,13 @@ with_both! {
     a_name_that_was_erased_does_not_come_back
     older_usage_stays_as_estimated
     a_wrong_price_is_put_right
+    hours_with_open_requests_are_not_computed_anew
+    who_counts_or_computes_at_the_same_time_changes_nothing
+    a_stop_while_costs_are_computed_anew_loses_nothing
     whatever_happens_it_adds_up
 }
 
+const HOUR_BEFORE: UsageHour = UsageHour(HOUR.0 - 3_600);
 const HOUR_LATER: UsageHour = UsageHour(HOUR.0 + 3_600);
 
 const ESTIMATE: UsageEstimate = UsageEstimate {
@@ -396,6 +400,26 @@ async fn older_usage_stays_as_estimated(place: TestStore) {
     store.sum_up("2026-09").await.expect("left as it is");
 }
 
+fn recost_days(from: &str, to: Option<&str>, settled_until: SystemTime) -> RecostDays {
+    RecostDays { from: from.into(), to: to.map(Into::into), settled_until, dry_run: false }
+}
+
+/// From now on a token costs this.
+async fn recost(store: &Store, days: &RecostDays, price: i64) -> Result<Recosted, StoreError> {
+    let operator = Actor { name: "ada".into(), origin: None };
+    let audit = Audit::new(&operator, "usage recosted");
+    store.recost(days, |row| price * row.counts.tokens(), audit).await
+}
+
+async fn recost_entries(store: &Store) -> Vec<AuditEntry> {
+    let filter = AuditFilter { action: Some("usage recosted".into()), limit: 10, ..AuditFilter::default() };
+    store.audit(&filter).await.expect("the log")
+}
+
+async fn costs(store: &Store, by: &str) -> Vec<i64> {
+    list(store, by).await.iter().map(|row| row.counts.cost).collect()
+}
+
 async fn a_wrong_price_is_put_right(place: TestStore) {
     let store = place.open().await;
     add(
@@ -408,27 +432,18 @@ async fn a_wrong_price_is_put_right(place: TestStore) {
         ],
     )
     .await;
-    let costs =
-        async |by: &str| -> Vec<i64> { list(&store, by).await.iter().map(|row| row.counts.cost).collect() };
+    let costs = async |by: &str| costs(&store, by).await;
     assert_eq!(costs("day").await, [10 * PRICE, 107 * PRICE, 2 * PRICE]);
-    let days = |from: &str, to: Option<&str>| RecostDays {
-        from: from.into(),
-        to: to.map(Into::into),
-        dry_run: false,
-    };
-    let recost = async |days, price| {
-        let operator = Actor { name: "ada".into(), origin: None };
-        let audit = Audit::new(&operator, "usage recosted");
-        store.recost(&days, |row| price * row.counts.tokens(), audit).await.expect("recosted")
-    };
+    let days = |from, to| recost_days(from, to, SystemTime::now() + Duration::from_secs(86_400 * 365));
+    let recost = async |days, price| recost(&store, &days, price).await.expect("recosted");
     let only = days("2026-11-21", Some("2026-11-21"));
-    let expected = Recosted { rows: 2, free_before: 0, before: 107 * PRICE, after: 107 * 7 };
+    let expected = Recosted { rows: 2, free_before: 0, before: 107 * PRICE, after: 107 * 7, left_out: None };
     assert_eq!(recost(RecostDays { dry_run: true, ..only.clone() }, 7).await, expected);
     assert_eq!(costs("day").await, [10 * PRICE, 107 * PRICE, 2 * PRICE], "nothing was changed");
     assert_eq!(recost(only.clone(), 7).await, expected);
     assert_eq!(costs("day").await, [10 * PRICE, 107 * 7, 2 * PRICE]);
     assert_eq!(costs("hour").await.iter().sum::<i64>(), 12 * PRICE + 107 * 7);
-    let again = Recosted { rows: 0, free_before: 0, before: 107 * 7, after: 107 * 7 };
+    let again = Recosted { rows: 0, before: 107 * 7, ..expected };
     assert_eq!(recost(only, 7).await, again);
     recost(days("2026-11-20", None), 1).await;
     assert_eq!(costs("day").await, [10, 107, 2]);
@@ -436,13 +451,14 @@ async fn a_wrong_price_is_put_right(place: TestStore) {
     // What cost nothing, as before there were prices, is told apart.
     let first = days("2026-11-20", Some("2026-11-20"));
     assert_eq!(recost(first.clone(), 0).await.free_before, 0);
-    let priced = Recosted { rows: 1, free_before: 1, before: 0, after: 2 * 2 };
+    let priced = Recosted { rows: 1, free_before: 1, before: 0, after: 2 * 2, left_out: None };
     assert_eq!(recost(first, 2).await, priced);
     sums_agree(&store).await;
-    let filter = AuditFilter { action: Some("usage recosted".into()), limit: 10, ..AuditFilter::default() };
-    let entries = store.audit(&filter).await.expect("the log");
-    let oldest = entries.last().expect("five");
-    assert_eq!((entries.len(), &*oldest.actor, &*oldest.subject), (5, "ada", "usage"));
+    let none = days("2026-12-01", None);
+    assert_eq!(recost(none, 1).await, Recosted::default());
+    let entries = recost_entries(&store).await;
+    let oldest = entries.last().expect("six");
+    assert_eq!((entries.len(), &*oldest.actor, &*oldest.subject), (6, "ada", "usage"));
     let details: serde_json::Value = serde_json::from_str(&oldest.details.to_string()).expect("JSON");
     assert_eq!(
         details["cost"],
@@ -450,26 +466,192 @@ async fn a_wrong_price_is_put_right(place: TestStore) {
     );
 }
 
+/// Regression: an open request is counted with its estimate. That was computed anew like everything else, and when the request was settled,
+/// its row got the difference at the price at which it had come: usage had a cost that no price comes to, or one below zero.
+async fn hours_with_open_requests_are_not_computed_anew(place: TestStore) {
+    let store = place.open().await;
+    let before = |one| at(HOUR_BEFORE, "2026-11-21", one);
+    let carol = used("carol", UsedCounts { cost: 0, ..asked(1, 3, 3) });
+    add(&store, &[before(used("alice", asked(1, 10, 40))), before(used("bob", asked(1, 1, 1)))]).await;
+    // One of alice's two is settled, the other is still open.
+    add(&store, &[used("alice", asked(2, 10, 1_000)), used("alice", settled([10, 1_000], [10, 20]))]).await;
+    add(&store, &[before(carol), at(HOUR_LATER, "2026-11-22", used("bob", asked(1, 2, 2)))]).await;
+    let all = recost_days("2026-11-21", None, HOUR.start());
+    let left_out = LeftOutHours { from: HOUR.start(), to: HOUR_LATER.start() + Duration::from_secs(3_600) };
+    // 50, 2 and 6 tokens of the hour before, of which the last cost nothing; 1,040 of this hour, and 4 of the next day.
+    let (was, is) = ((52 + 1_040 + 4) * PRICE, 58 * 7 + 1_044 * PRICE);
+    let expected = Recosted { rows: 3, free_before: 1, before: was, after: is, left_out: Some(left_out) };
+    let dry_run = RecostDays { dry_run: true, ..all.clone() };
+    assert_eq!(recost(&store, &dry_run, 7).await.expect("planned"), expected);
+    assert_eq!(costs(&store, "day").await, [4 * PRICE, 1_092 * PRICE], "nothing was changed");
+    assert_eq!(recost(&store, &all, 7).await.expect("recosted"), expected);
+    assert_eq!(costs(&store, "hour").await, [4 * PRICE, 1_040 * PRICE, 58 * 7]);
+    assert_eq!(costs(&store, "day").await, [4 * PRICE, 58 * 7 + 1_040 * PRICE]);
+    let again = Recosted { rows: 0, free_before: 0, before: is, ..expected };
+    assert_eq!(recost(&store, &all, 7).await.expect("recosted"), again);
+    sums_agree(&store).await;
+
+    add(&store, &[used("alice", settled([10, 1_000], [10, 0]))]).await;
+    assert_eq!(costs(&store, "hour").await[1], 40 * PRICE, "by the price at which they came");
+    assert_eq!(costs(&store, "day").await[1], 58 * 7 + 40 * PRICE);
+    let last = recost_days("2026-11-21", Some("2026-11-21"), HOUR_LATER.start());
+    let (before, after) = (58 * 7 + 40 * PRICE, 98 * 7);
+    let expected = Recosted { rows: 1, free_before: 0, before, after, left_out: None };
+    assert_eq!(recost(&store, &last, 7).await.expect("recosted"), expected);
+    assert_eq!(costs(&store, "hour").await[..3], [4 * PRICE, 40 * 7, 58 * 7]);
+    assert_eq!(costs(&store, "day").await[..2], [4 * PRICE, 98 * 7]);
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(str::to_owned).map(Some);
+    let of_key: BTreeMap<_, _> =
+        list(&store, "key").await.into_iter().map(|row| (row.key, row.counts.cost)).collect();
+    assert_eq!((of_key[&alice], of_key[&bob], of_key[&carol]), (90 * 7, 2 * 7 + 4 * PRICE, 6 * 7));
+    sums_agree(&store).await;
+}
+
+/// Several Modelgates count, and two operators compute costs anew at once.
+async fn who_counts_or_computes_at_the_same_time_changes_nothing(place: TestStore) {
+    const BATCHES: i64 = 15;
+    let store = place.open().await;
+    let names: Vec<String> = (0..40).map(|i| format!("key-{i}")).collect();
+    let of_hour = |hour, counts| -> Vec<UsedOn> {
+        names.iter().map(|name| at(hour, "2026-11-21", used(name, counts))).collect()
+    };
+    add(&store, &of_hour(HOUR, asked(1, 10, 40))).await;
+    let days = recost_days("2026-11-21", None, HOUR_LATER.start());
+    let counting = async |store: Store| {
+        for _ in 0..BATCHES {
+            add(&store, &of_hour(HOUR_LATER, asked(1, 10, 1_000))).await;
+            add(&store, &of_hour(HOUR_LATER, settled([10, 1_000], [10, 20]))).await;
+        }
+    };
+    let computing = async |store: Store| {
+        for _ in 0..BATCHES {
+            recost(&store, &days, 7).await.expect("recosted");
+        }
+    };
+    let stores = [place.open().await, place.open().await, place.open().await];
+    let [one, two, three] = stores;
+    tokio::join!(counting(one), counting(two), computing(three), computing(store.clone()));
+    let later = 2 * BATCHES * 30 * PRICE;
+    let (hour, keys) = (50 * 7, i64::try_from(names.len()).expect("few"));
+    assert_eq!(costs(&store, "hour").await, [keys * later, keys * hour]);
+    assert_eq!(costs(&store, "day,key").await, vec![hour + later; names.len()]);
+    sums_agree(&store).await;
+    let last =
+        recost_days("2026-11-21", Some("2026-11-21"), SystemTime::now() + Duration::from_secs(86_400 * 365));
+    for price in 8..20 {
+        let (one, other) = tokio::join!(recost(&store, &last, price), recost(&store, &last, price));
+        let changed = [one, other].map(|recosted| recosted.expect("recosted").rows);
+        assert_eq!(changed.iter().sum::<u64>(), 40, "one of both has done it: {changed:?}");
+        let all = price * (50 + 2 * BATCHES * 30);
+        assert_eq!(costs(&store, "day,key").await[..names.len()], vec![all; names.len()]);
+    }
+    sums_agree(&store).await;
+}
+
+/// What stops it here is the last table that a day is added to: nothing of that day may be done.
+async fn a_stop_while_costs_are_computed_anew_loses_nothing(place: TestStore) {
+    let store = place.open().await;
+    let (october, november) = (UsageHour(HOUR.0 - 30 * 86_400), HOUR_LATER);
+    add(
+        &store,
+        &[
+            at(october, "2026-10-22", used("alice", asked(1, 10, 40))),
+            used("alice", asked(1, 10, 90)),
+            at(november, "2026-11-21", used("bob", asked(1, 1, 1))),
+        ],
+    )
+    .await;
+    let stopped = match place.url {
+        StoreUrl::Sqlite(_) => {
+            place
+                .execute(
+                    "CREATE TRIGGER stop BEFORE UPDATE ON usage_model_months WHEN NEW.month = '2026-11'
+                     BEGIN SELECT RAISE(ABORT, 'it stops here'); END",
+                )
+                .await;
+            "DROP TRIGGER stop"
+        }
+        StoreUrl::Postgres(_) => {
+            place
+                .execute(
+                    "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql
+                     AS $$ BEGIN RAISE EXCEPTION 'it stops here'; END $$",
+                )
+                .await;
+            place
+                .execute(
+                    "CREATE TRIGGER stop BEFORE UPDATE ON usage_model_months FOR EACH ROW
+                     WHEN (NEW.month = '2026-11') EXECUTE FUNCTION stop()",
+                )
+                .await;
+            "DROP TRIGGER stop ON usage_model_months"
+        }
+    };
+    // Of November 21 only the first hour can be computed anew.
+    let days = recost_days("2026-10-01", None, HOUR_LATER.start());
+    let error = recost(&store, &days, 7).await.expect_err("it was stopped").to_string();
+    assert!(error.contains("it stops here"), "{error}");
+    assert_eq!(costs(&store, "day").await, [102 * PRICE, 50 * 7]);
+    assert_eq!(costs(&store, "hour").await, [2 * PRICE, 100 * PRICE, 50 * 7]);
+    let entries = recost_entries(&store).await;
+    let told = |entry: &AuditEntry| {
+        let cost = &entry.details["cost"];
+        (
+            entry.details["last_day"].clone(),
+            cost["before_in_billionths"].clone(),
+            cost["after_in_billionths"].clone(),
+        )
+    };
+    assert_eq!(
+        entries.iter().map(told).collect::<Vec<_>>(),
+        [(json!("2026-10-22"), json!(50 * PRICE), json!(50 * 7))]
+    );
+
+    place.execute(stopped).await;
+    sums_agree(&store).await;
+    let again = recost(&store, &days, 7).await.expect("recosted");
+    let (before, after) = (50 * 7 + 102 * PRICE, 50 * 7 + 100 * 7 + 2 * PRICE);
+    assert_eq!((again.rows, again.before, again.after), (1, before, after));
+    assert_eq!(costs(&store, "day").await[..2], [100 * 7 + 2 * PRICE, 50 * 7]);
+    assert_eq!(costs(&store, "hour").await[..3], [2 * PRICE, 100 * 7, 50 * 7]);
+    let entries = recost_entries(&store).await;
+    let expected = (json!("2026-11-21"), json!(before), json!(after));
+    assert_eq!((entries.len(), told(&entries[0])), (2, expected));
+    assert_eq!(entries[0].details["left_out_from"], json!("2026-11-21T23:00:00Z"));
+    sums_agree(&store).await;
+}
+
 /// A step of what may happen.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A key asks, in this or in the next hour.
-    Ask { key: usize, later: bool },
+    /// A key asks in one of the hours.
+    Ask { key: usize, hour: usize },
     /// One of the open requests is settled: this one, with so many tokens, exactly or by its length.
     Settle { which: usize, used: i64, exact: bool },
     /// What was counted is written; the answer may be lost, so that it is sent again.
     Write { twice: bool },
     /// Modelgate ends: all is written, and another one begins.
     Restart,
+    /// All is written, and hours without open requests are computed anew: a token costs this now.
+    Recost { price: i64 },
+}
+
+/// The hours in which keys ask, and their days.
+const HOURS: [(UsageHour, &str); 3] =
+    [(HOUR_BEFORE, "2026-11-21"), (HOUR, "2026-11-21"), (HOUR_LATER, "2026-11-22")];
+
+fn day_of(hour: UsageHour) -> &'static str {
+    HOURS.iter().find(|(other, _)| *other == hour).expect("one of them").1
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => (0..3_usize, any::<bool>()).prop_map(|(key, later)| Step::Ask { key, later }),
+        8 => (0..3_usize, 0..3_usize).prop_map(|(key, hour)| Step::Ask { key, hour }),
         8 => (any::<usize>(), 0..2_000_i64, any::<bool>())
             .prop_map(|(which, used, exact)| Step::Settle { which, used, exact }),
         3 => any::<bool>().prop_map(|twice| Step::Write { twice }),
         1 => Just(Step::Restart),
+        2 => (0..2 * PRICE).prop_map(|price| Step::Recost { price }),
     ];
     vec(step, 1..60)
 }
@@ -494,10 +676,7 @@ impl Trial {
 
     async fn write(&mut self, twice: bool) {
         self.number += 1;
-        let used = self.usage.take().into_iter().map(|used| {
-            let day = if used.hour == HOUR { "2026-11-21" } else { "2026-11-22" };
-            UsedOn { day: day.into(), used }
-        });
+        let used = self.usage.take().into_iter().map(|used| UsedOn { day: day_of(used.hour).into(), used });
         let batch =
             Batch { number: self.number, counts: Vec::new(), used: used.collect(), at: SystemTime::now() };
         for _ in 0..=u8::from(twice) {
@@ -509,9 +688,8 @@ impl Trial {
         let names: Vec<String> = (0..3).map(|key| format!("case-{case}-{key}")).collect();
         let of = |key: usize| access::UsageOf { key: &names[key], consumer: "team", model: "llama" };
         match step {
-            Step::Ask { key, later } => {
-                let at = if later { HOUR_LATER } else { HOUR }.start();
-                let hour = self.usage.allowed(of(key), at, ESTIMATE);
+            Step::Ask { key, hour } => {
+                let hour = self.usage.allowed(of(key), HOURS[hour].0.start(), ESTIMATE);
                 self.open.push((key, hour));
                 *self.expected.entry((key, hour)).or_default() += asked(1, 10, 1_000);
             }
@@ -533,6 +711,19 @@ impl Trial {
                 let expected = std::mem::take(&mut self.expected);
                 *self = Self { expected, ..Self::new(place).await };
             }
+            Step::Recost { price } => {
+                self.write(false).await;
+                let first_open = self.open.iter().map(|(_, hour)| *hour).min();
+                let end = UsageHour(HOUR_LATER.0 + 3_600);
+                let settled_until = first_open.unwrap_or(end);
+                let days = recost_days("2026-11-21", None, settled_until.start());
+                recost(&self.store, &days, price).await.expect("recosted");
+                for ((_, hour), counts) in &mut self.expected {
+                    if *hour < settled_until {
+                        counts.cost = price * counts.tokens();
+                    }
+                }
+            }
         }
     }
 
@@ -549,13 +740,16 @@ impl Trial {
                 assert!(counts.estimated >= 0 && counts.requests >= 0, "{row:?}");
                 let key = row.key.expect("a key");
                 let Some(key) = key.strip_prefix(&format!("case-{case}-")) else { continue };
-                let is_later = row
-                    .hour
-                    .map_or(row.day.as_deref() == Some("2026-11-22"), |hour| hour == i64::from(HOUR_LATER.0));
-                let hour = if is_later { HOUR_LATER } else { HOUR };
-                told.insert((key.parse().expect("a number"), hour), counts);
+                let key: usize = key.parse().expect("a number");
+                let time = row.hour.map_or(row.day.unwrap_or_default(), |hour| hour.to_string());
+                told.insert((key, time), counts);
             }
-            assert_eq!(told, self.expected, "{by}");
+            let mut expected: BTreeMap<_, UsedCounts> = BTreeMap::new();
+            for ((key, hour), counts) in &self.expected {
+                let time = if by.starts_with("day") { day_of(*hour).to_owned() } else { hour.0.to_string() };
+                *expected.entry((*key, time)).or_default() += *counts;
+            }
+            assert_eq!(told, expected, "{by}");
         }
     }
 }
@@ -567,7 +761,7 @@ async fn whatever_happens_it_adds_up(place: TestStore) {
         let mut trial = Trial::new(&place).await;
         for step in steps {
             trial.step(case, step, &place).await;
-            if matches!(step, Step::Write { .. } | Step::Restart) {
+            if matches!(step, Step::Write { .. } | Step::Restart | Step::Recost { .. }) {
                 trial.check(case).await;
             }
         }

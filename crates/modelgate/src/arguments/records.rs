@@ -51,7 +51,9 @@ pub(crate) enum UsageCommand {
     /// usage has cost is replaced, for all keys, by what its sums of a day cost by that day's prices; the audit log says who
     /// has done it, and what it came to before and after. Sums are rounded once and not for each request, so the last of nine
     /// decimals may differ. Seconds of requests that their server refused are counted too, because they are in the sums.
-    /// Requests that are running meanwhile are corrected by their old price.
+    ///
+    /// Hours whose requests may still be settled are left out: those that have not ended more than `metering.wait` and five minutes
+    /// ago. Which they are, and when they can be computed anew, is said.
     ///
     /// Usage from before there were prices cost nothing, and gets a cost too, unless the price has a later `from`. How many rows
     /// that are is said; `--dry-run` says it before anything is changed.

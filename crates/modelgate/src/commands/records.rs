@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use jiff::{Timestamp, ToSpan as _, Zoned, tz::TimeZone};
+use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 
 use prices::{Amount, PriceList};
 use serde_json::{Value, json};
-use store::{AuditFilter, Erased, RecostDays, Recosted, Registry, UsageFilter, UsageRow};
+use store::{AuditFilter, Erased, LeftOutHours, RecostDays, Recosted, Registry, UsageFilter, UsageRow};
 
 use super::{
     registry::{ACTOR, CommandFailure, answer},
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     arguments::records::{Audit, Erase, Recost, Usage, UsageCommand},
-    config::day_begins,
+    config::{Config, day_begins},
     output::{self, say, tell},
 };
 
@@ -24,13 +24,13 @@ const PAGE: u32 = 1_000;
 /// `modelgate usage`
 pub(crate) async fn usage(
     registry: &Registry,
-    (prices, zone): (&PriceList, &TimeZone),
+    config: &Config,
     wanted: &Usage,
 ) -> Result<(), CommandFailure> {
     match &wanted.command {
         Some(UsageCommand::Erase(person)) => erase(registry, person).await,
-        Some(UsageCommand::Recost(wanted)) => recost(registry, (prices, zone), wanted).await,
-        None => list_usage(registry, prices.currency(), wanted).await,
+        Some(UsageCommand::Recost(wanted)) => recost(registry, config, wanted).await,
+        None => list_usage(registry, config.prices.currency(), wanted).await,
     }
 }
 
@@ -93,47 +93,79 @@ async fn erase(registry: &Registry, erase: &Erase) -> Result<(), CommandFailure>
     Ok(())
 }
 
-async fn recost(
-    registry: &Registry,
-    (prices, zone): (&PriceList, &TimeZone),
-    wanted: &Recost,
-) -> Result<(), CommandFailure> {
+async fn recost(registry: &Registry, config: &Config, wanted: &Recost) -> Result<(), CommandFailure> {
+    let Config { prices, time_zone: zone, .. } = config;
     registry.store()?;
     let Some(currency) = prices.currency() else {
         return Err(CommandFailure::Configuration(
             "there are no prices in the configuration: see `prices`".into(),
         ));
     };
-    let days = RecostDays { from: wanted.from.clone(), to: wanted.to.clone(), dry_run: wanted.dry_run };
+    let wait = config.metering.wait;
+    let days = RecostDays {
+        from: wanted.from.clone(),
+        to: wanted.to.clone(),
+        settled_until: SystemTime::now() - wait - WRITTEN_BY,
+        dry_run: wanted.dry_run,
+    };
     let recosted = answer(registry.recost(&days, |row| cost(row, prices, zone), &ACTOR)).await?;
-    let is_final = has_ended(wanted.to.as_deref(), &Timestamp::now().to_zoned(zone.clone()));
+    let left_out = recosted.left_out.map(|hours| LeftOut::of(hours, wait));
     match wanted.output.json {
         true => table::print_json(&json!({
             "rows_of_usage": recosted.rows, "rows_that_cost_nothing_before": recosted.free_before,
             "before": Amount(recosted.before).to_string(), "after": Amount(recosted.after).to_string(),
-            "currency": currency, "dry_run": wanted.dry_run, "is_final": is_final,
+            "currency": currency, "dry_run": wanted.dry_run, "is_final": left_out.is_none(),
+            "left_out": left_out.as_ref().map(LeftOut::to_json),
         })),
         false => say!("{}", recosted_in_words(&recosted, currency, wanted.dry_run)),
     }
-    if !is_final {
-        tell!("{NOT_FINAL}");
+    if let Some(left_out) = left_out {
+        tell!("{}", left_out.in_words(zone, wait));
     }
     Ok(())
 }
 
-/// A request under way was counted by an estimate, whose cost is computed anew as well. When it ends, usage is corrected by what the
-/// request has cost more or less at the price at which it came, and the store cannot tell which requests are under way.
-const NOT_FINAL: &str = "requests of today or yesterday that are still under way come to a wrong cost when they end: run this again once \
-                         they have ended";
+/// How much later than `metering.wait` a settlement may come into the store: its request may have waited for a server, a batch that the
+/// store has not taken is sent again, and clocks differ.
+const WRITTEN_BY: Duration = Duration::from_secs(300);
 
-/// Whether no request of these days is under way any more: they end before yesterday.
-fn has_ended(to: Option<&str>, now: &Zoned) -> bool {
-    let yesterday = now.date().saturating_sub(1.day()).to_string();
-    to.is_some_and(|to| to < yesterday.as_str())
+/// The hours that were not computed anew.
+struct LeftOut {
+    from: Timestamp,
+    to: Timestamp,
+    /// From then on they can be computed anew.
+    again: Timestamp,
+}
+
+impl LeftOut {
+    fn of(hours: LeftOutHours, wait: Duration) -> Self {
+        let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or_default();
+        let LeftOutHours { from, to } = hours;
+        Self { from: time(from), to: time(to), again: time(to + wait + WRITTEN_BY) }
+    }
+
+    fn to_json(&self) -> Value {
+        let Self { from, to, again } = self;
+        json!({ "from": from.to_string(), "to": to.to_string(), "again_from": again.to_string() })
+    }
+
+    fn in_words(&self, zone: &TimeZone, wait: Duration) -> String {
+        // To the minute, and no earlier.
+        let minute = |time: Timestamp| {
+            let time = time.saturating_add(59.seconds()).unwrap_or(time);
+            time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+        };
+        let [from, to, again] = [self.from, self.to, self.again].map(minute);
+        let wait = humantime::format_duration(wait);
+        format!(
+            "left out: usage from {from} to {to}, whose requests may still be settled by the price at which they came (metering.wait is \
+             {wait}); run this again at {again} or later"
+        )
+    }
 }
 
 fn recosted_in_words(recosted: &Recosted, currency: &str, dry_run: bool) -> String {
-    let Recosted { rows, free_before, before, after } = *recosted;
+    let Recosted { rows, free_before, before, after, left_out: _ } = *recosted;
     let (before, after) = (Amount(before), Amount(after));
     let free = match free_before {
         0 => String::new(),
@@ -211,27 +243,43 @@ pub(crate) async fn audit(registry: &Registry, wanted: &Audit) -> Result<(), Com
 mod tests {
     use super::*;
 
-    /// Regression: a request that was under way while costs were computed anew made usage negative when it ended, and nobody was told to
-    /// do it again.
+    /// Regression: a request that was under way while costs were computed anew made usage negative when it ended. Now its hour is left out,
+    /// and it is said until when.
     #[test]
-    fn days_with_requests_that_may_be_under_way_are_not_final() {
-        let now: Zoned = "2026-12-01T00:30:00+01:00[Europe/Berlin]".parse().expect("a time");
-        for (to, expected) in [
-            (None, false),
-            (Some("2026-12-02"), false),
-            (Some("2026-12-01"), false),
-            (Some("2026-11-30"), false),
-            (Some("2026-11-29"), true),
-            (Some("2025-12-31"), true),
+    fn hours_that_are_left_out_are_told_with_the_time_to_do_it_again() {
+        let time = |text: &str| SystemTime::from(text.parse::<Timestamp>().expect("a time"));
+        let hours = LeftOutHours { from: time("2026-11-30T21:00:00Z"), to: time("2026-11-30T23:00:00Z") };
+        let zone = TimeZone::get("Europe/Berlin").expect("a zone");
+        for (wait, again, words) in [
+            (
+                Duration::from_secs(3_600),
+                "2026-12-01T00:05:00Z",
+                "1h); run this again at 2026-12-01 01:05 or later",
+            ),
+            (
+                Duration::from_secs(10),
+                "2026-11-30T23:05:10Z",
+                "10s); run this again at 2026-12-01 00:06 or later",
+            ),
         ] {
-            assert_eq!(has_ended(to, &now), expected, "{to:?}");
+            let left_out = LeftOut::of(hours, wait);
+            let expected =
+                json!({ "from": "2026-11-30T21:00:00Z", "to": "2026-11-30T23:00:00Z", "again_from": again });
+            assert_eq!(left_out.to_json(), expected);
+            let told = left_out.in_words(&zone, wait);
+            assert!(
+                told.starts_with("left out: usage from 2026-11-30 22:00 to 2026-12-01 00:00, "),
+                "{told}"
+            );
+            assert!(told.ends_with(words), "{told}");
         }
     }
 
     /// Regression: usage from before there were prices got a cost without a word.
     #[test]
     fn rows_that_cost_nothing_before_are_told() {
-        let recosted = Recosted { rows: 3, free_before: 2, before: 1_000_000_000, after: 2_500_000_000 };
+        let recosted =
+            Recosted { rows: 3, free_before: 2, before: 1_000_000_000, after: 2_500_000_000, left_out: None };
         assert_eq!(
             recosted_in_words(&recosted, "EUR", true),
             "the cost of 3 rows of usage would change; all usage of these days costs 1 EUR, and would cost 2.5 EUR; 2 of them cost \
