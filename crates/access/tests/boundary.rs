@@ -7,8 +7,8 @@ mod common;
 
 use access::{Decision, Mode, Policy, Reason, Unreadable, Where};
 use catalogue::{
-    Catalogue, LifecycleFinding, ModelName, ProbeFault, ProbeFinding, ProbedServer, RouteId, ServerRecord,
-    ServerState,
+    Catalogue, LifecycleFinding, ModelName, NoConnection, ProbeFault, ProbeFinding, ProbedServer, RouteId,
+    ServerRecord, ServerState,
 };
 use common::{Call, World, key, server, server_with};
 use proptest::prelude::*;
@@ -140,7 +140,8 @@ fn while_a_server_of_unknown_models_loads_a_name_may_be_there_soon() {
         let asked = ProbedServer::of(&server("x", ServerState::Ready, &[]).spec);
         ServerState::Starting(ProbeFinding { asked, fault }.into())
     };
-    let cannot_connect = || refused(ProbeFault::CannotConnect { cause: "refused".into() });
+    let cannot_connect =
+        || refused(ProbeFault::CannotConnect { why: NoConnection::Refused, cause: "refused".into() });
     let wants_key = refused(ProbeFault::Unauthorized { path: "/v1/models".into(), status: 401 });
     let selected =
         |state: ServerState| ServerRecord { state, ..server_with("x", &[], &[("select.host", "b.example")]) };

@@ -343,9 +343,17 @@ fn number(value: f64) -> String {
     trimmed(&format!("{value:.1}"))
 }
 
-/// A figure of a scale. Small figures are exact, as needed for one request a minute.
+/// A figure of a scale. Small figures are exact, as needed for one request a minute, or for what one request costs.
 fn figure(value: f64) -> String {
-    if value >= 10.0 { format::count(value.round() as u64) } else { trimmed(&format!("{value:.4}")) }
+    match value {
+        value if value >= 10.0 => format::count(value.round() as u64),
+        value if value <= 0.0 => "0".to_owned(),
+        value => {
+            // Two digits, of whatever size.
+            let decimals = (1.0 - value.log10().floor()).max(4.0) as usize;
+            trimmed(&format!("{value:.decimals$}"))
+        }
+    }
 }
 
 /// A figure of a scale that may be of any size: `500 k`, `10 M`.
@@ -435,6 +443,9 @@ mod tests {
         assert_eq!(chart.times.len(), 2);
         let sizes = [0.5, 9_999.0, 10_000.0, 2_500_000.0, 5e10].map(short);
         assert_eq!(sizes, ["0.5", "9,999", "10 k", "2.5 M", "50 G"]);
+        // Regression: a scale of small costs had only zeros.
+        let small = [0.0, 0.02, 0.0001, 0.00005, 0.000_000_25].map(short);
+        assert_eq!(small, ["0", "0.02", "0.0001", "0.00005", "0.00000025"]);
         let year: Vec<_> = (0..365).map(|day| stack(&day.to_string(), [1, 0, 0])).collect();
         let chart = stacked(String::new(), &names, &year, Measure { unit: 1.0, show: |_| String::new() });
         assert!((5..=6).contains(&chart.times.len()), "{:?}", chart.times);

@@ -464,6 +464,8 @@ mod tests {
         let found = discovery.until(|catalogue| catalogue.servers().any(is_lost)).await;
         let issue = issue_of("gpu", 0, &found);
         assert_eq!((issue.severity, issue.told.code), (Severity::Bad, "cannot_connect"));
+        // Regression: it "may still be loading".
+        assert!(issue.told.what.ends_with("; it has answered before"), "{}", issue.told.what);
         assert_eq!(issue_of("llama", 0, &found).told.code, "model_lost");
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use catalogue::{Catalogue, Finding, LifecycleFinding, Reader, ServerId, ServerRecord, ServerSpec, Source};
+use catalogue::{Catalogue, Finding, LifecycleFinding, Reader, ServerId, ServerRecord};
 
 /// The state of each server by name, and since when.
 #[derive(Debug, Default)]
@@ -47,19 +47,9 @@ impl Since {
     /// Since when a server has had time to become ready: the start of its container, which may be long before Modelgate's. If
     /// that is unknown, or the server has not been probed yet, the time of its state counts.
     pub(crate) fn loading(&self, server: &ServerRecord, now: SystemTime) -> Option<SystemTime> {
-        let started = started(&server.spec).filter(|at| *at <= now && !is_yet_to_be_asked(server));
+        let started = server.spec.started().filter(|at| *at <= now && !is_yet_to_be_asked(server));
         started.or_else(|| self.of(server))
     }
-}
-
-/// When a container was last started. Tasks of a Swarm and servers of the configuration have no such time.
-pub(crate) fn started(spec: &ServerSpec) -> Option<SystemTime> {
-    let at = match spec.source {
-        Source::Docker { .. } => spec.incarnation.parse::<jiff::Timestamp>().ok()?,
-        Source::File => return None,
-    };
-    // Docker gives the year 1 for a container that was never started.
-    (at > jiff::Timestamp::UNIX_EPOCH).then(|| at.into())
 }
 
 /// Whether nothing is known of this run of a server yet. A container that has just been started still has the time of its
@@ -73,7 +63,7 @@ fn is_yet_to_be_asked(server: &ServerRecord) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use catalogue::{LifecycleFinding, ServerState};
+    use catalogue::{LifecycleFinding, ServerState, Source};
 
     use super::*;
     use crate::testing::server;

@@ -26,7 +26,7 @@ pub use door::{Behind, DoorFinding, LabelledRouter};
 pub use label::LabelFinding;
 pub use lifecycle::LifecycleFinding;
 pub use listing::ListingFinding;
-pub use probe::{ProbeFault, ProbeFinding, ProbedServer};
+pub use probe::{NoConnection, ProbeFault, ProbeFinding, ProbedServer, Silence};
 pub use setting::{BranchFault, BranchKind, PickFault, SettingFinding};
 
 /// How much something matters, in the words of the pages, the API, `/readyz`, metrics and alerts. The worst is first.

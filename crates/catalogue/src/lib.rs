@@ -52,8 +52,8 @@ pub use cordon::{Cordon, CordonKind, Cordons};
 pub use credential::{Credential, CredentialHeader};
 pub use finding::{
     AddressFinding, AskedFor, Behind, BranchFault, BranchKind, DockerFinding, DockerHost, DoorFinding,
-    Finding, LabelFinding, LabelledRouter, LifecycleFinding, ListingFinding, PickFault, ProbeFault,
-    ProbeFinding, ProbedServer, SettingFinding, Severity,
+    Finding, LabelFinding, LabelledRouter, LifecycleFinding, ListingFinding, NoConnection, PickFault,
+    ProbeFault, ProbeFinding, ProbedServer, SettingFinding, Severity, Silence,
 };
 pub use glob::{InvalidGlob, ModelGlobs};
 pub use kind::Kind;

@@ -1,6 +1,10 @@
 //! One inference server at one URL.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     Accepts, Choice, Credential, Finding, GivenModelSettings, Kind, ModelCard, ModelName, ModelOverrides,
@@ -259,6 +263,16 @@ impl ServerSpec {
             model_settings: GivenModelSettings::default(),
             credential: None,
         }
+    }
+
+    /// When its container was last started. Tasks of a Swarm and servers of the configuration have no such time.
+    pub fn started(&self) -> Option<SystemTime> {
+        let at = match self.source {
+            Source::Docker { .. } => self.incarnation.parse::<jiff::Timestamp>().ok()?,
+            Source::File => return None,
+        };
+        // Docker gives the year 1 for a container that was never started.
+        (at > jiff::Timestamp::UNIX_EPOCH).then(|| at.into())
     }
 }
 
@@ -532,14 +546,19 @@ mod tests {
     /// While this holds, a client that asks for an unknown model is told to come again.
     #[test]
     fn a_server_may_have_any_model_only_while_it_loads_and_nobody_has_named_one() {
-        use crate::{LifecycleFinding, ProbeFault, ProbeFinding, ProbedServer};
+        use crate::{LifecycleFinding, NoConnection, ProbeFault, ProbeFinding, ProbedServer};
         let by_hand = || {
             let mut server = server(Kind::Other, &[]);
             server.spec.models = vec![ModelName::new("a").expect("a name")];
             server
         };
         let of = |fault| ProbeFinding { asked: ProbedServer::of(&by_hand().spec), fault }.into();
-        let loads = || ServerState::Starting(of(ProbeFault::CannotConnect { cause: "refused".into() }));
+        let loads = || {
+            ServerState::Starting(of(ProbeFault::CannotConnect {
+                why: NoConnection::Refused,
+                cause: "refused".into(),
+            }))
+        };
         let fault = || ProbeFault::NoModelList { path: "/v1/models".into(), status: 404 };
         let stopped = || ServerState::Stopped(LifecycleFinding::Stopped.into());
         for (server, state, any, unread) in [

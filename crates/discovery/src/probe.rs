@@ -2,11 +2,17 @@
 //! for readiness at a path that the operator chose: vLLM's `/health`, or Ollama's `/api/ps` with the name of a loaded model in
 //! it (<https://github.com/ollama/ollama/blob/main/docs/api.md#list-running-models>).
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    io::ErrorKind,
+    iter,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use catalogue::{
-    Kind, Listing, ListingFinding, MAX_LISTING_BYTES, ModelCard, ProbeFault, ProbeFinding, ProbedServer,
-    ServerSpec, parse_listing,
+    Kind, Listing, ListingFinding, MAX_LISTING_BYTES, ModelCard, NoConnection, ProbeFault, ProbeFinding,
+    ProbedServer, ServerSpec, parse_listing,
 };
 use reqwest::{
     Client, RequestBuilder, Response, StatusCode,
@@ -35,6 +41,8 @@ pub(crate) struct Answers {
     pub(crate) models: Result<Listing, ProbeFinding>,
     /// The readiness, if it is probed.
     pub(crate) ready: Option<Result<(), ProbeFinding>>,
+    /// For how long its container had run by then; zero if that is not known.
+    pub(crate) run_for: Duration,
 }
 
 /// A client for probes: no proxy, no redirects, and connections are kept for less time than uvicorn keeps them.
@@ -59,7 +67,12 @@ pub(crate) fn client() -> reqwest::Result<Client> {
 pub(crate) async fn ask(client: &Client, spec: &ServerSpec) -> Answers {
     let (models, ready) = tokio::join!(models(client, spec), ready(client, spec));
     let found = |fault| ProbeFinding { asked: ProbedServer::of(spec), fault };
-    Answers { models: models.map_err(found), ready: ready.map(|ready| ready.map_err(found)) }
+    let started = spec.started().and_then(|started| SystemTime::now().duration_since(started).ok());
+    Answers {
+        models: models.map_err(found),
+        ready: ready.map(|ready| ready.map_err(found)),
+        run_for: started.unwrap_or_default(),
+    }
 }
 
 /// Probes for the models with the `Host` that requests will have: another than the server's own, if it gets clients' hosts. If
@@ -243,17 +256,35 @@ fn unreachable(error: &reqwest::Error) -> ProbeFault {
     if error.is_timeout() {
         return ProbeFault::TimedOut { after: TIMEOUT };
     }
-    let (mut cause, mut is_certificate): (&dyn Error, bool) = (error, false);
-    while let Some(next) = inner(cause) {
-        cause = next;
-        let tls = cause.downcast_ref::<rustls::Error>();
-        is_certificate |= matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
+    let chain = || iter::successors(Some(error as &(dyn Error + 'static)), |error| inner(*error));
+    let cause: Arc<str> = chain().last().map(ToString::to_string).unwrap_or_default().into();
+    let tls = chain().find_map(|error| error.downcast_ref::<rustls::Error>());
+    if let Some(rustls::Error::InvalidCertificate(_)) = tls {
+        return ProbeFault::Untrusted { cause };
     }
-    let cause = cause.to_string().into();
-    match error.is_connect() {
-        _ if is_certificate => ProbeFault::Untrusted { cause },
-        true => ProbeFault::CannotConnect { cause },
-        false => ProbeFault::BrokeOff { cause },
+    let systems = chain().filter_map(|error| error.downcast_ref::<std::io::Error>()).last();
+    let why = match systems.map(std::io::Error::kind) {
+        _ if tls.is_some() => Some(NoConnection::Tls),
+        _ if error.is_dns() => Some(NoConnection::NameNotFound),
+        Some(kind) if error.is_connect() => of_system(kind),
+        None if error.is_connect() => Some(NoConnection::Other),
+        _ => None,
+    };
+    match why {
+        Some(why) => ProbeFault::CannotConnect { why, cause },
+        None => ProbeFault::BrokeOff { cause },
+    }
+}
+
+/// What a system's error says about a connection; `None` if there was one, which ended while TLS began.
+fn of_system(kind: ErrorKind) -> Option<NoConnection> {
+    match kind {
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => None,
+        ErrorKind::ConnectionRefused => Some(NoConnection::Refused),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
+            Some(NoConnection::NoRoute)
+        }
+        _ => Some(NoConnection::Other),
     }
 }
 
@@ -265,7 +296,61 @@ fn inner<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stati
 
 #[cfg(test)]
 mod tests {
+    use catalogue::ServerUrl;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    /// What is found at this URL.
+    async fn found_at(url: &str) -> ProbeFault {
+        testkit::install_crypto();
+        let spec = ServerSpec::configured("gpu", ServerUrl::parse(url).expect("a URL"));
+        ask(&client().expect("a client"), &spec).await.models.expect_err("nothing answers").fault
+    }
+
+    /// Regression: all of these were told as a server that may still be loading.
+    #[tokio::test]
+    async fn what_keeps_a_connection_from_being_made_is_told_apart() {
+        let why = async |url: &str| match found_at(url).await {
+            ProbeFault::CannotConnect { why, .. } => why,
+            other => panic!("{url}: {other:?}"),
+        };
+        assert_eq!(why("http://127.0.0.1:9").await, NoConnection::Refused);
+        assert_eq!(why("https://127.0.0.1:9").await, NoConnection::Refused);
+        // RFC 6761 §6.4: no resolver knows it.
+        assert_eq!(why("http://gpu.invalid:8000").await, NoConnection::NameNotFound);
+        assert_eq!(why("https://gpu.invalid:8000").await, NoConnection::NameNotFound);
+        // No address is without a route on every machine.
+        assert_eq!(of_system(ErrorKind::HostUnreachable), Some(NoConnection::NoRoute));
+        assert_eq!(of_system(ErrorKind::NetworkUnreachable), Some(NoConnection::NoRoute));
+        assert_eq!(of_system(ErrorKind::AddrNotAvailable), Some(NoConnection::Other));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_the_connection_while_tls_begins_is_told_from_one_that_speaks_no_tls() {
+        for (answer, is_tls) in [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], true), (b"", false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let serves = tokio::spawn(async move {
+                while let Ok((mut connection, _)) = listener.accept().await {
+                    let _ = connection.read(&mut [0; 4096]).await;
+                    let _ = connection.write_all(answer).await;
+                }
+            });
+            let fault = found_at(&format!("https://{address}")).await;
+            serves.abort();
+            match is_tls {
+                true => assert!(
+                    matches!(fault, ProbeFault::CannotConnect { why: NoConnection::Tls, .. }),
+                    "{fault:?}"
+                ),
+                false => assert!(matches!(fault, ProbeFault::BrokeOff { .. }), "{fault:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_query_of_ready_path_is_not_told() {

@@ -130,7 +130,9 @@ mod tests {
         sync::{Arc, Mutex, PoisonError},
     };
 
-    use catalogue::{LabelFinding, Origin, ProbeFault, ProbeFinding, ProbedServer, ServerUrl};
+    use catalogue::{
+        LabelFinding, NoConnection, Origin, ProbeFault, ProbeFinding, ProbedServer, ServerUrl, Silence,
+    };
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
@@ -168,11 +170,14 @@ mod tests {
             origin: Origin::Docker,
             has_credential: false,
             is_healthy: true,
-            is_lost: false,
+            silence: Silence::New,
         };
         Problem::container(
             "vllm",
-            ProbeFinding { asked, fault: ProbeFault::CannotConnect { cause: cause.into() } },
+            ProbeFinding {
+                asked,
+                fault: ProbeFault::CannotConnect { why: NoConnection::Other, cause: cause.into() },
+            },
         )
     }
 

@@ -3,7 +3,13 @@
 //! `config/bad.txt` holds, for each bad file, the file behind `>` and the message behind it.
 //! `UPDATE_EXPECT=1 cargo test -p modelgate --test config` writes the messages anew; read the difference.
 
-use std::{env, fmt::Write as _, fs, process::Output};
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Output, Stdio},
+};
 
 fn check(yaml: &str, variables: &[(&str, &str)]) -> Output {
     let folder = tempfile::tempdir().expect("a folder");
@@ -115,22 +121,23 @@ fn check_tells_where_each_setting_comes_from() {
         ("MODELGATE_LISTEN_ADMIN", "127.0.0.1:2"),
         ("MODELGATE_STORE_URL", "postgres://ann:hush@db/modelgate"),
     ];
-    let output =
-        check("listen: { admin: 127.0.0.1:1 }\nservers: [{ url: \"http://gpu:8000\" }]\n", &variables);
+    let yaml = "docker: { enabled: false }\nlisten: { admin: 127.0.0.1:1 }\nservers: [{ url: \"http://gpu:8000\" }]\n";
+    let output = check(yaml, &variables);
     let told = String::from_utf8_lossy(&output.stdout);
     let lines: Vec<&str> = told.lines().collect();
-    assert_eq!(lines[0], "ok: modelgate.yaml: 1 server, 0 keys");
+    assert!(lines[0].starts_with("ok: modelgate.yaml: 1 server, 0 keys in the configuration"), "{told}");
     assert!(
         lines[1].starts_with("the file: /") && lines[1].ends_with("/modelgate.yaml, named by --config"),
         "{told}"
     );
     let expected = [
-        "  listen.admin  from environment variable MODELGATE_LISTEN_ADMIN; the file's value is not used",
-        "  servers       from the file",
-        "  store.url     from environment variable MODELGATE_STORE_URL",
+        "  docker.enabled  from the file",
+        "  listen.admin    from environment variable MODELGATE_LISTEN_ADMIN; the file's value is not used",
+        "  servers         from the file",
+        "  store.url       from environment variable MODELGATE_STORE_URL",
         "  all other settings: their defaults",
     ];
-    assert_eq!(lines[2..6], expected, "{told}");
+    assert_eq!(lines[2..7], expected, "{told}");
     assert!(!told.contains("hush"), "{told}");
     let folder = tempfile::tempdir().expect("a folder");
     let bare = || {
@@ -142,11 +149,57 @@ fn check_tells_where_each_setting_comes_from() {
         String::from_utf8_lossy(&command.output().expect("it runs").stdout).into_owned()
     };
     let none = told(&mut bare());
-    assert!(none.starts_with("ok: no file: 0 servers, 0 keys\n  all settings: their defaults\n"), "{none}");
+    // The first line depends on whether this machine has a Docker Engine.
+    let (first, rest) = none.split_once('\n').expect("lines");
+    assert!(first.starts_with("ok: no file: 0 servers, 0 keys in the configuration"), "{none}");
+    assert!(rest.starts_with("  all settings: their defaults\n"), "{none}");
     fs::write(folder.path().join("modelgate.yaml"), "").expect("written");
     assert!(told(&mut bare()).contains("/modelgate.yaml, found in this folder\n"));
     let named = told(bare().env("MODELGATE_CONFIG", "./modelgate.yaml"));
     assert!(named.contains("/modelgate.yaml, named by MODELGATE_CONFIG\n"), "{named}");
+}
+
+/// Regression: it said "0 keys" at a site whose keys were all in the store.
+#[test]
+fn check_says_which_servers_and_keys_it_has_not_counted() {
+    let first_line = |yaml: &str, more: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("modelgate.yaml"), yaml).expect("written");
+        let command = |arguments: &[&str]| {
+            let mut command = testkit::modelgate::command(env!("CARGO_BIN_EXE_modelgate"));
+            command.current_dir(folder.path()).args(arguments);
+            command
+        };
+        if yaml.contains("state_dir") {
+            let made = command(&["keys", "create", "laptop"]).output().expect("it runs");
+            assert!(made.status.success(), "{made:?}");
+        }
+        // The rest, which is about an engine that is not there, would take half a minute.
+        let mut checking = command(&["check"]).args(more).stdout(Stdio::piped()).spawn().expect("it runs");
+        let mut line = String::new();
+        BufReader::new(checking.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        let _ = checking.kill();
+        checking.wait().expect("it ends");
+        line.trim_end().to_owned()
+    };
+    let none = "docker: { enabled: false }\n";
+    let store = "state_dir: state\n";
+    // Nobody listens there.
+    let docker = "docker: { enabled: true, endpoint: \"tcp://127.0.0.1:9\" }\n";
+    let counted = "ok: modelgate.yaml: 0 servers, 0 keys in the configuration";
+    let (containers, keys) =
+        ("containers (see \"modelgate check --servers\")", "keys in the store (see \"modelgate keys list\")");
+    for (yaml, more, expected) in [
+        (none.to_owned(), &[][..], counted.to_owned()),
+        (format!("{none}{store}"), &[], format!("{counted}; not counted: {keys}")),
+        (docker.to_owned(), &[], format!("{counted}; not counted: {containers}")),
+        (format!("{docker}{store}"), &[], format!("{counted}; not counted: {containers}, {keys}")),
+        (format!("{none}{store}"), &["--servers"], format!("{counted}; not counted: {keys}")),
+        // They are listed below.
+        (docker.to_owned(), &["--servers"], counted.to_owned()),
+    ] {
+        assert_eq!(first_line(&yaml, more), expected, "{yaml} {more:?}");
+    }
 }
 
 #[test]

@@ -37,6 +37,20 @@ const OF_A_KIND: usize = 2;
 const LANDMARKS: &str =
     "JSON.stringify([...document.querySelectorAll('h1, h2, h3, th, dt')].map(e => e.textContent.trim()))";
 
+/// Tables of which a part can only be seen by scrolling: by how much, and their column heads.
+const TOO_WIDE: &str = "JSON.stringify([...document.querySelectorAll('.table')]
+    .filter(e => e.scrollWidth > e.clientWidth)
+    .map(e => `${e.scrollWidth - e.clientWidth} px: ${[...e.querySelectorAll('thead th')].map(h => h.textContent).join(', ')}`))";
+
+/// Makes usage that of a key whose requests come to billions of tokens, of all kinds.
+const BUSY: &str = "(() => {
+    const say = (label, number, parts) => document.querySelectorAll(`td[data-label=\"${label}\"]`)
+        .forEach(td => { td.innerHTML = `${number}<div class=\"small muted parts\">${parts.replaceAll('_', '&nbsp;')}</div>`; });
+    say('Requests', '1,234,567', '12,345_refused, 2,345_errors, 1,234_aborted');
+    say('Prompt tokens', '9,876,543,210', '8,765,432,100_cached');
+    say('All tokens', '12,345,678,901', '11,234,567,890_exact, 1,110,987,555_measured, 123,456_estimated');
+})()";
+
 /// A fleet in which not all is well, with traffic of which not all is allowed.
 struct Fleet {
     stack: Stack,
@@ -93,7 +107,12 @@ impl Fleet {
             json!({"requests_per_minute": 600, "requests_per_day": 20, "tokens_per_month": 1_000_000});
         self.create("plans", json!({"name": "research", "models": ["llama*"], "limit": limit})).await;
         self.create("consumers", json!({"name": "carol", "plan": "research", "note": HOSTILE})).await;
-        let key = json!({"name": "carol-laptop", "consumer": "carol", "expires": "2099-12-31T00:00:00Z"});
+        let key = json!({
+            "name": "carol-laptop",
+            "consumer": "carol",
+            "expires": "2099-12-31T00:00:00Z",
+            "limit": {"budget_per_month": "20", "budget_total": "0.05"}
+        });
         let created = self.create("keys", key).await;
         created["api_key"].as_str().expect("the key in clear").to_owned()
     }
@@ -163,8 +182,10 @@ async fn find_pages(browser: &Browser, fleet: &Fleet) -> Vec<String> {
     let links = "JSON.stringify([...document.querySelectorAll('a[href]:not([download])')].map(a => a.getAttribute('href')))";
     // The overview leads to servers that are not well; one that is ready has more on its page.
     let ready = "/servers/file%3Agpu-1".to_owned();
-    let mut kinds: BTreeMap<String, usize> = BTreeMap::from([(kind(&ready), 1)]);
-    let mut pages = vec!["/".to_owned(), ready];
+    // It has limits, budgets and usage that is known in several ways.
+    let key = "/keys/carol-laptop".to_owned();
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::from([(kind(&ready), 1), (kind(&key), 1)]);
+    let mut pages = vec!["/".to_owned(), ready, key];
     let mut next = 0;
     while let Some(page) = pages.get(next).cloned() {
         next += 1;
@@ -207,6 +228,24 @@ async fn landmarks(browser: &Browser) -> BTreeSet<String> {
     serde_json::from_str(found.as_str().expect("landmarks")).expect("landmarks")
 }
 
+async fn too_wide(browser: &Browser) -> Vec<String> {
+    let found = browser.evaluate(TOO_WIDE).await;
+    serde_json::from_str(found.as_str().expect("tables")).expect("tables")
+}
+
+/// Regression: what a busy key's usage consists of stood on one line, so the costs were beyond a window of 1280 px.
+async fn assert_usage_fits(browser: &Browser, fleet: &Fleet) {
+    browser.goto(fleet.url("/keys/carol-laptop")).await.expect("a page");
+    browser.evaluate(BUSY).await;
+    if let Some(path) = image("/keys/busy", "light") {
+        browser.screenshot(path).await;
+    }
+    assert_eq!(too_wide(browser).await, Vec::<String>::new());
+    let one_line = "document.querySelectorAll('.parts').forEach(e => { e.style.whiteSpace = 'nowrap'; })";
+    browser.evaluate(one_line).await;
+    assert_eq!(too_wide(browser).await.len(), 1, "it is too much for one line");
+}
+
 fn parts() -> Option<(Programs, PathBuf, PathBuf)> {
     let programs = need(chromium(), "Chromium")?;
     let axe = need(axe_script(), "axe-core")?;
@@ -236,6 +275,12 @@ async fn every_page_is_for_everybody() {
             show(&browser, &fleet, page, look).await;
             problems.extend(browser.barriers(&axe).await.iter().map(|barrier| format!("{look}: {barrier}")));
         }
+        problems.extend(
+            too_wide(&browser)
+                .await
+                .into_iter()
+                .map(|table| format!("too wide for a window of 1280 px: {table}")),
+        );
         browser.prefer(ColorScheme::Light).await;
         let with_scripts = landmarks(&browser).await;
         assert!(!with_scripts.is_empty(), "{page} has no headings");
@@ -260,6 +305,7 @@ async fn every_page_is_for_everybody() {
     }
     problems.retain(|_, problems| !problems.is_empty());
     assert!(problems.is_empty(), "{problems:#?}");
+    assert_usage_fits(&browser, &fleet).await;
     for page in [
         "/",
         "/models",

@@ -17,14 +17,18 @@ impl Amount {
     /// What may be written.
     pub const ALLOWED: &str = limits::MONEY_ALLOWED;
 
-    /// For people: four decimals, or two from 100 on. What is not zero does not look like it.
+    /// For people: four decimals, or two from 100 on. Zero has none, so that nobody takes it for something that is too small to be shown, and
+    /// what is not zero does not look like it.
     pub fn rounded(self) -> String {
         let amount = self.0.unsigned_abs();
+        if amount == 0 {
+            return "0".to_owned();
+        }
         let decimals = if amount >= 100 * UNIT { 2 } else { 4 };
         let step = 10_u64.pow(u32::try_from(DECIMALS - decimals).unwrap_or(0));
         let steps = (amount + step / 2) / step;
         let sign = if self.0 < 0 { "-" } else { "" };
-        if steps == 0 && amount > 0 {
+        if steps == 0 {
             return format!("{sign}<0.0001");
         }
         let in_unit = UNIT / step;
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn people_see_four_decimals_and_two_of_large_amounts() {
         for (amount, exactly, rounded) in [
-            (0, "0", "0.0000"),
+            (0, "0", "0"),
             (1, "0.000000001", "<0.0001"),
             (-1, "-0.000000001", "-<0.0001"),
             (50_000, "0.00005", "0.0001"),

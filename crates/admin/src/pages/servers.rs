@@ -31,7 +31,6 @@ use crate::{
     issue::{self, Issue, Told},
     list::{Paging, contains, encode},
     page::Frame,
-    since,
 };
 
 #[derive(Template)]
@@ -262,7 +261,7 @@ fn facts(server: &ServerRecord, row: &ServerRow) -> Vec<(&'static str, String)> 
         Source::Docker { container_id, image } => {
             facts.push(("Image", image.clone()));
             facts.push(("Container", container_id.chars().take(12).collect()));
-            let at = since::started(spec).map(|at| format::time(at).people);
+            let at = spec.started().map(|at| format::time(at).people);
             facts.push(("Started", at.unwrap_or_else(|| spec.incarnation.clone())));
         }
         Source::File => facts.push(("Known from", "servers: in the configuration".into())),

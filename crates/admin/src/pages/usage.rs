@@ -150,9 +150,13 @@ impl UsageLine {
 
     fn numbers(counts: &UsedCounts) -> Self {
         let count = |number: i64| format::count(u64::try_from(number).unwrap_or(0));
+        // A line may end between the parts, not between a number and its word.
         let some = |words: &[(i64, &str)]| {
             let words = words.iter().filter(|(number, _)| *number > 0);
-            words.map(|(number, word)| format!("{} {word}", count(*number))).collect::<Vec<_>>().join(", ")
+            words
+                .map(|(number, word)| format!("{}\u{a0}{word}", count(*number)))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let UsedCounts { exact, measured, estimated, .. } = *counts;
         let known = match [(exact, "exact"), (measured, "measured"), (estimated, "estimated")] {
@@ -186,10 +190,10 @@ fn media(counts: &UsedCounts) -> String {
     let parts = [
         (
             counts.images,
-            format!("{} {}", count(counts.images), if counts.images == 1 { "image" } else { "images" }),
+            format!("{}\u{a0}{}", count(counts.images), if counts.images == 1 { "image" } else { "images" }),
         ),
-        (counts.sound, format!("{minutes:.1} minutes of sound")),
-        (counts.characters, format!("{} characters spoken", count(counts.characters))),
+        (counts.sound, format!("{minutes:.1}\u{a0}minutes of sound")),
+        (counts.characters, format!("{}\u{a0}characters spoken", count(counts.characters))),
     ];
     parts.into_iter().filter(|(number, _)| *number > 0).map(|(_, words)| words).collect::<Vec<_>>().join(", ")
 }
@@ -507,7 +511,7 @@ mod tests {
             "Cost (EUR)",
             "<data value=\"2469.135782\">2,469.14</data>",
         ] {
-            assert!(page.contains(part), "{part}: {page}");
+            assert!(page.replace('\u{a0}', " ").contains(part), "{part}: {page}");
         }
         assert!(!page.contains("carol"), "by day");
         for part in [
@@ -532,7 +536,7 @@ mod tests {
         for part in
             ["<time datetime=", "<a href=\"/keys/carol\">carol</a>", "1,234", "1,200 exact, 34 estimated"]
         {
-            assert!(page.contains(part), "{part}: {page}");
+            assert!(page.replace('\u{a0}', " ").contains(part), "{part}: {page}");
         }
         let page = dashboard.page("/usage?by=key").await;
         assert!(page.contains("&#60;b&#62;bob") && !page.contains("<b>bob"), "{page}");
@@ -571,9 +575,9 @@ mod tests {
         assert_eq!(said(line(0, 0, 0)), ("0".into(), String::new()));
         assert_eq!(said(line(1_234, 0, 0)), ("1,234".into(), "exact".into()));
         assert_eq!(said(line(0, 0, 5)), ("5".into(), "estimated".into()));
-        assert_eq!(said(line(1_000, 0, 5)), ("1,005".into(), "1,000 exact, 5 estimated".into()));
+        assert_eq!(said(line(1_000, 0, 5)), ("1,005".into(), "1,000\u{a0}exact, 5\u{a0}estimated".into()));
         let failed = UsedCounts { refused: 3, aborted: 1, cached: 7, ..UsedCounts::default() };
         let failed = UsageLine::numbers(&failed);
-        assert_eq!((&*failed.failed, &*failed.cached), ("3 refused, 1 aborted", "7 cached"));
+        assert_eq!((&*failed.failed, &*failed.cached), ("3\u{a0}refused, 1\u{a0}aborted", "7\u{a0}cached"));
     }
 }

@@ -424,7 +424,8 @@ fn a_name_that_was_there_may_return_while_servers_are_missing() {
 #[test]
 fn a_server_that_loads_may_have_any_model_where_requests_reach_it() {
     let asked = crate::ProbedServer::of(&server("x", &[], &[]).spec);
-    let fault = crate::ProbeFault::CannotConnect { cause: "refused".into() };
+    let fault =
+        crate::ProbeFault::CannotConnect { why: crate::NoConnection::Refused, cause: "refused".into() };
     let loading = ServerState::Starting(crate::ProbeFinding { asked, fault }.into());
     for (settings, for_all, for_those) in [
         (&[][..], true, None),

@@ -25,9 +25,36 @@ pub struct ProbedServer {
     pub has_credential: bool,
     /// Its HEALTHCHECK passes: it is probed only then. The text says so, since `docker ps` shows the server as healthy.
     pub is_healthy: bool,
-    /// It has not answered at all for longer than a server may take to load (`requests.loading_time`). Said of servers of the
-    /// configuration alone: a container runs, at least.
-    pub is_lost: bool,
+    /// What it means if it does not answer.
+    pub silence: Silence,
+}
+
+/// What is known of a server that does not answer, and therefore what its silence means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Silence {
+    /// It has not had as much time as a server may take to load (`requests.loading_time`), so it may be loading.
+    New,
+    /// It has had more time than that. A server of the configuration is not waited for any more: it may not exist. A container
+    /// runs, at least.
+    Lasting,
+    /// It has answered before, so it has loaded: it has failed, or is starting anew.
+    AfterAnswers,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NoConnection {
+    /// Nothing listens at the port: the server has not opened it yet, has failed, or listens elsewhere.
+    Refused,
+    /// The name of its host cannot be looked up.
+    NameNotFound,
+    /// No packet gets to its host or network.
+    NoRoute,
+    /// Something answers, but not in TLS as Modelgate speaks it. Certificates that are not trusted are
+    /// [`ProbeFault::Untrusted`].
+    Tls,
+    /// Another error of the system, which the text quotes.
+    Other,
 }
 
 /// What went wrong with a probe. A `path` is the probe's path.
@@ -35,6 +62,8 @@ pub struct ProbedServer {
 pub enum ProbeFault {
     /// There is no connection.
     CannotConnect {
+        /// What keeps it from being made.
+        why: NoConnection,
         /// The client's error.
         cause: Arc<str>,
     },
@@ -122,26 +151,34 @@ impl ProbedServer {
             origin: spec.source.origin(),
             has_credential: spec.credential.is_some(),
             is_healthy: spec.health == HealthMode::Docker,
-            is_lost: false,
+            silence: Silence::New,
         }
+    }
+
+    /// Whether it is not waited for any more.
+    fn is_lost(&self) -> bool {
+        self.silence == Silence::Lasting && self.origin == Origin::File
     }
 }
 
 impl ProbeFinding {
     /// Whether nothing has answered: a server that is loading may not listen yet.
     pub fn is_silence(&self) -> bool {
-        matches!(
-            self.fault,
-            ProbeFault::CannotConnect { .. } | ProbeFault::TimedOut { .. } | ProbeFault::BrokeOff { .. }
-        )
+        match self.fault {
+            ProbeFault::CannotConnect { why, .. } => why != NoConnection::Tls,
+            ProbeFault::TimedOut { .. } | ProbeFault::BrokeOff { .. } => true,
+            _ => false,
+        }
     }
 
     pub(super) fn facts(&self) -> Facts {
         let is_503 = |status: &u16| *status == 503;
         // A server whose HEALTHCHECK passes has loaded: waiting does not make it answer here.
-        let may_load = !self.asked.is_healthy && !self.asked.is_lost;
+        let may_load = !self.asked.is_healthy && !self.asked.is_lost();
         match &self.fault {
-            ProbeFault::CannotConnect { .. } => Facts::fault("cannot_connect").passing_if(may_load),
+            ProbeFault::CannotConnect { .. } => {
+                Facts::fault("cannot_connect").passing_if(may_load && self.is_silence())
+            }
             ProbeFault::Untrusted { .. } => Facts::fault("certificate_untrusted"),
             ProbeFault::TimedOut { .. } => Facts::fault("timed_out").passing_if(may_load),
             ProbeFault::BrokeOff { .. } => Facts::fault("connection_broke_off").passing_if(may_load),
@@ -165,7 +202,8 @@ impl ProbeFinding {
     /// Whether the server answers, and will answer so until somebody changes something.
     pub(super) fn needs_a_change(&self) -> bool {
         match self.fault {
-            ProbeFault::Unauthorized { .. }
+            ProbeFault::CannotConnect { why: NoConnection::Tls, .. }
+            | ProbeFault::Unauthorized { .. }
             | ProbeFault::Untrusted { .. }
             | ProbeFault::NoModelList { .. }
             | ProbeFault::NotAListing { .. }
@@ -184,7 +222,7 @@ impl ProbeFinding {
     pub(super) fn advice(&self) -> Cow<'static, str> {
         let origin = self.asked.origin;
         match &self.fault {
-            ProbeFault::CannotConnect { .. } => cannot_connect(&self.asked).into(),
+            ProbeFault::CannotConnect { why, .. } => cannot_connect(&self.asked, *why).into(),
             ProbeFault::Untrusted { .. } => UNTRUSTED.into(),
             ProbeFault::TimedOut { .. } if self.asked.is_healthy => format!(
                 "Its HEALTHCHECK, which asks from within the container, passes. So it is overloaded, or something between here \
@@ -193,8 +231,8 @@ impl ProbeFinding {
             )
             .into(),
             ProbeFault::TimedOut { .. } => format!(
-                "It may be loading its model, be overloaded, or hang; or something between here and there drops what is sent. \
-                 Look at {}.",
+                "It may {}be overloaded, or hang; or something between here and there drops what is sent. Look at {}.",
+                if self.asked.silence == Silence::New { "be loading its model, " } else { "" },
                 origin.log()
             )
             .into(),
@@ -247,19 +285,63 @@ const UNTRUSTED: &str = "The server answers, but Modelgate does not trust its ce
      signed for this host by a CA that both trust: give both a file with the CA in SSL_CERT_FILE. Or ask the server over plain http, \
      on a network that nobody else reads.";
 
-fn cannot_connect(asked: &ProbedServer) -> &'static str {
-    match asked.origin {
-        Origin::Docker if asked.is_healthy => {
+fn cannot_connect(asked: &ProbedServer, why: NoConnection) -> &'static str {
+    match (why, asked.origin) {
+        (NoConnection::NameNotFound, Origin::Docker) => {
+            "Nobody here knows the name of its Docker host: correct host_address of that host in the configuration."
+        }
+        (NoConnection::NameNotFound, Origin::File) => {
+            "Nobody here knows the name of its host: correct its url in the configuration. The name of a Compose service is known only \
+             while the service runs, and only on networks that Modelgate is on, too."
+        }
+        (NoConnection::NoRoute, Origin::Docker) => {
+            "No packet gets from here to that address. See whether its host is up, and whether Modelgate is on a network of the \
+             container."
+        }
+        (NoConnection::NoRoute, Origin::File) => {
+            "No packet gets from here to that address. See whether its host is up, whether Modelgate is on a network that leads there, \
+             and whether its url in the configuration is right."
+        }
+        (NoConnection::Tls, _) => {
+            "Something answers there, but TLS with it fails. If the server speaks plain HTTP, let its url begin with http://; else look at \
+             its log."
+        }
+        (NoConnection::Other, _) => {
+            "The system that Modelgate runs on gives this reason. See whether that address can be reached from there at all."
+        }
+        (NoConnection::Refused, _) => refused(asked),
+    }
+}
+
+/// Advice where nothing listens.
+fn refused(asked: &ProbedServer) -> &'static str {
+    match (asked.origin, asked.silence) {
+        (Origin::Docker, _) if asked.is_healthy => {
             "Its HEALTHCHECK passes within the container, but from here nothing answers at that port. Set the label \
              inference.port to the one that the server listens on, and let it listen on 0.0.0.0, not on 127.0.0.1."
         }
-        Origin::Docker => {
+        (Origin::Docker, Silence::New) => {
             "The container runs, but nothing answers at that port. Set the label inference.port to the one that the server \
              listens on, and let it listen on 0.0.0.0, not on 127.0.0.1. A server that is still loading answers later by itself."
         }
-        Origin::File => {
+        (Origin::Docker, Silence::Lasting) => {
+            "The container has run for longer than a server may take to load, and nothing answers at that port. See in its log, docker logs \
+             NAME, whether the server has failed. If it runs, set the label inference.port to the port that it listens on, and let it \
+             listen on 0.0.0.0, not on 127.0.0.1."
+        }
+        (Origin::File, Silence::New) => {
+            "Is the server running, does it listen on an address that can be reached from here, and is its url in the \
+             configuration right? A server that is still loading answers later by itself."
+        }
+        (Origin::File, Silence::Lasting) => {
             "Is the server running, does it listen on an address that can be reached from here, and is its url in the \
              configuration right?"
+        }
+        (Origin::Docker, Silence::AfterAnswers) => {
+            "The server in the container has failed, or is starting anew. Look at its log: docker logs NAME."
+        }
+        (Origin::File, Silence::AfterAnswers) => {
+            "The server or its host has failed, or is starting anew. Look at its log."
         }
     }
 }
@@ -313,25 +395,45 @@ fn answered(status: u16, origin: Origin) -> Cow<'static, str> {
 impl fmt::Display for ProbeFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.say(f)?;
-        match (self.asked.is_lost, self.asked.is_healthy) {
-            (true, _) => f.write_str(
-                "; it has not answered for longer than requests.loading_time, so nobody waits for its models",
-            ),
-            (false, false) if self.is_silence() => f.write_str("; it may still be loading"),
-            _ => Ok(()),
+        match self.is_silence() && !self.asked.is_healthy {
+            true => f.write_str(self.what_silence_means()),
+            false => Ok(()),
         }
     }
 }
 
 impl ProbeFinding {
+    /// The end of the text about a server that does not answer.
+    fn what_silence_means(&self) -> &'static str {
+        match (self.asked.silence, self.asked.origin) {
+            (Silence::Lasting, Origin::File) => {
+                "; it has not answered for longer than requests.loading_time, so nobody waits for its models"
+            }
+            (Silence::Lasting, Origin::Docker) => {
+                "; its container has run for longer than requests.loading_time"
+            }
+            (Silence::AfterAnswers, _) => "; it has answered before",
+            (Silence::New, _) => match self.fault {
+                // Loading has nothing to do with it.
+                ProbeFault::CannotConnect { why, .. } if why != NoConnection::Refused => "",
+                _ => "; it may still be loading",
+            },
+        }
+    }
+
     fn say(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = &self.asked.url;
         if self.asked.is_healthy {
             f.write_str("healthy, but ")?;
         }
         match &self.fault {
-            ProbeFault::CannotConnect { cause } => {
-                write!(f, "cannot connect to {url}: {cause} (is {} right?)", self.asked.origin.port())
+            ProbeFault::CannotConnect { why, cause } => {
+                let tls = if *why == NoConnection::Tls { "TLS: " } else { "" };
+                write!(f, "cannot connect to {url}: {tls}{cause}")?;
+                match (why, self.asked.origin) {
+                    (NoConnection::NameNotFound | NoConnection::NoRoute, Origin::Docker) => Ok(()),
+                    (_, origin) => write!(f, " (is {} right?)", origin.port()),
+                }
             }
             ProbeFault::Untrusted { cause } => {
                 write!(f, "the TLS certificate of {url} is not trusted: {cause}")

@@ -105,17 +105,25 @@ fn lifecycle() -> Vec<Finding> {
 fn probe(fault: ProbeFault, origin: Origin, has_credential: bool) -> Finding {
     let url = ServerUrl::http("10.0.0.1", 8000);
     ProbeFinding {
-        asked: ProbedServer { url, origin, has_credential, is_healthy: false, is_lost: false },
+        asked: ProbedServer { url, origin, has_credential, is_healthy: false, silence: Silence::New },
         fault,
     }
     .into()
+}
+
+fn no_connection(why: NoConnection) -> ProbeFault {
+    ProbeFault::CannotConnect { why, cause: "refused".into() }
 }
 
 fn probes() -> Vec<Finding> {
     let path = || std::sync::Arc::from("/v1/models");
     let statuses = [307, 429, 500, 503, 418].map(|status| ProbeFault::Status { path: path(), status });
     let faults = [
-        ProbeFault::CannotConnect { cause: "refused".into() },
+        no_connection(NoConnection::Refused),
+        no_connection(NoConnection::NameNotFound),
+        no_connection(NoConnection::NoRoute),
+        no_connection(NoConnection::Tls),
+        no_connection(NoConnection::Other),
         ProbeFault::Untrusted { cause: "unknown issuer".into() },
         ProbeFault::TimedOut { after: std::time::Duration::from_secs(3) },
         ProbeFault::BrokeOff { cause: "reset".into() },
@@ -301,7 +309,12 @@ fn what_passes_by_itself_is_told_from_what_must_be_mended() {
     let cause = || std::sync::Arc::from("reset");
     let (loading, always, never) = ("loading", "always", "never");
     for (fault, code, passes, is_silence) in [
-        (ProbeFault::CannotConnect { cause: cause() }, "cannot_connect", loading, true),
+        (no_connection(NoConnection::Refused), "cannot_connect", loading, true),
+        // The name or the way may come with the server.
+        (no_connection(NoConnection::NameNotFound), "cannot_connect", loading, true),
+        (no_connection(NoConnection::NoRoute), "cannot_connect", loading, true),
+        (no_connection(NoConnection::Other), "cannot_connect", loading, true),
+        (no_connection(NoConnection::Tls), "cannot_connect", never, false),
         (ProbeFault::TimedOut { after: std::time::Duration::ZERO }, "timed_out", loading, true),
         (ProbeFault::BrokeOff { cause: cause() }, "connection_broke_off", loading, true),
         (ProbeFault::AnswerBrokeOff { path: path() }, "answer_broke_off", loading, false),
@@ -319,16 +332,29 @@ fn what_passes_by_itself_is_told_from_what_must_be_mended() {
             false,
         ),
     ] {
-        for (is_healthy, is_lost) in [(false, false), (true, false), (false, true), (true, true)] {
-            let Finding::Probe(found) = probe(fault.clone(), Origin::File, false) else { unreachable!() };
+        let (new, lasting, after) = (Silence::New, Silence::Lasting, Silence::AfterAnswers);
+        for (origin, is_healthy, silence) in [
+            (Origin::File, false, new),
+            (Origin::File, true, new),
+            (Origin::File, false, lasting),
+            (Origin::File, true, lasting),
+            (Origin::File, false, after),
+            (Origin::Docker, false, new),
+            (Origin::Docker, true, new),
+            (Origin::Docker, false, lasting),
+            (Origin::Docker, false, after),
+        ] {
+            let is_lost = (origin, silence) == (Origin::File, lasting);
+            let Finding::Probe(found) = probe(fault.clone(), origin, false) else { unreachable!() };
             let finding =
-                ProbeFinding { asked: ProbedServer { is_healthy, is_lost, ..found.asked }, ..found };
+                ProbeFinding { asked: ProbedServer { is_healthy, silence, ..found.asked }, ..found };
             assert_eq!(finding.is_silence(), is_silence, "{finding:?}");
             let finding = Finding::from(finding);
             let expected = passes == always || passes == loading && !is_healthy && !is_lost;
             assert_eq!((finding.code(), finding.may_pass_by_itself()), (code, expected), "{finding:?}");
             // Who looks at a list of servers must see which of them wait for somebody.
-            let is_final = ["credential_wanted", "certificate_untrusted", "answer_too_long"].contains(&code);
+            let is_final = ["credential_wanted", "certificate_untrusted", "answer_too_long"].contains(&code)
+                || fault == no_connection(NoConnection::Tls);
             let name = if is_final { "unusable" } else { "starting" };
             assert_eq!(crate::ServerState::Starting(finding).name(), name, "{code}");
         }
@@ -340,7 +366,7 @@ fn what_passes_by_itself_is_told_from_what_must_be_mended() {
 fn a_probe_is_told_in_the_words_of_its_servers_place() {
     let path = || std::sync::Arc::from("/v1/models");
     let status = |status| ProbeFault::Status { path: path(), status };
-    let refused = || ProbeFault::CannotConnect { cause: "refused".into() };
+    let refused = || no_connection(NoConnection::Refused);
     for (fault, origin, is_healthy, words, advice) in [
         (
             refused(),
@@ -468,4 +494,108 @@ fn the_servers_that_may_be_exposed_are_counted() {
         told(0)
     );
     assert!(told(1).contains("lead to a, b and 1 more. The"), "{}", told(1));
+}
+
+/// Regression: a server that was dead "may still be loading", and so was one whose name nobody knew.
+#[test]
+fn a_server_without_a_connection_is_told_with_what_keeps_it_from_being_made() {
+    let (docker, file) = (Origin::Docker, Origin::File);
+    let (new, lasting, after) = (Silence::New, Silence::Lasting, Silence::AfterAnswers);
+    for (why, origin, silence, end, advice) in [
+        (
+            NoConnection::Refused,
+            docker,
+            new,
+            "(is inference.port right?); it may still be loading",
+            "The container runs, but",
+        ),
+        (
+            NoConnection::Refused,
+            docker,
+            lasting,
+            "refused (is inference.port right?); its container has run for longer than requests.loading_time",
+            "The container has run for longer than a server may take to load",
+        ),
+        (
+            NoConnection::Refused,
+            docker,
+            after,
+            "; it has answered before",
+            "The server in the container has failed, or is starting anew.",
+        ),
+        (
+            NoConnection::Refused,
+            file,
+            new,
+            "refused (is url right?); it may still be loading",
+            "Is the server running,",
+        ),
+        (
+            NoConnection::Refused,
+            file,
+            lasting,
+            "; it has not answered for longer than requests.loading_time, so nobody waits for its models",
+            "Is the server running,",
+        ),
+        (
+            NoConnection::Refused,
+            file,
+            after,
+            "; it has answered before",
+            "The server or its host has failed, or is starting anew.",
+        ),
+        (
+            NoConnection::NameNotFound,
+            docker,
+            new,
+            "8000: refused",
+            "Nobody here knows the name of its Docker host:",
+        ),
+        (
+            NoConnection::NameNotFound,
+            file,
+            new,
+            "refused (is url right?)",
+            "Nobody here knows the name of its host:",
+        ),
+        (NoConnection::NoRoute, docker, new, "8000: refused", "No packet gets from here to that address."),
+        (
+            NoConnection::NoRoute,
+            file,
+            new,
+            "refused (is url right?)",
+            "No packet gets from here to that address.",
+        ),
+        (
+            NoConnection::Tls,
+            file,
+            new,
+            "8000: TLS: refused (is url right?)",
+            "Something answers there, but TLS with it fails.",
+        ),
+        (
+            NoConnection::Other,
+            file,
+            new,
+            "refused (is url right?)",
+            "The system that Modelgate runs on gives this reason.",
+        ),
+    ] {
+        let Finding::Probe(found) = probe(no_connection(why), origin, false) else { unreachable!() };
+        let finding: Finding =
+            ProbeFinding { asked: ProbedServer { silence, ..found.asked }, ..found }.into();
+        let (told, todo) = (finding.to_string(), finding.advice());
+        assert!(
+            told.starts_with("cannot connect to http://10.0.0.1:8000: ") && told.ends_with(end),
+            "{told}"
+        );
+        assert!(todo.starts_with(advice), "{told}: {todo}");
+        // Only what may be loading is said to be.
+        let may_load = why == NoConnection::Refused && silence == new;
+        assert_eq!(
+            (told.contains("still be loading"), todo.contains("still loading")),
+            (may_load, may_load),
+            "{told}: {todo}"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use catalogue::{
     ContainerRecord, Finding, HealthMode, LifecycleFinding, Listing, ListingFinding, ModelCard, Origin,
-    Problem, ServerRecord, ServerSpec, ServerState, TaskRecord,
+    ProbeFinding, Problem, ServerRecord, ServerSpec, ServerState, Silence, TaskRecord,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,8 @@ pub(super) struct Entry {
     pub(super) seen: Option<DockerRecord>,
     /// It is known from before Modelgate's start, and its source has not been surveyed since: until when it stays without that.
     pub(super) kept_until: Option<Instant>,
+    /// Its list of models was read in this run of the server, be it before Modelgate's start.
+    has_answered: bool,
     /// Its last answers are from before Modelgate's start.
     has_kept_answers: bool,
     /// When it stopped or vanished; its models are remembered for a while after that.
@@ -150,6 +152,7 @@ impl Entry {
             silent_since: None,
             seen: None,
             kept_until: None,
+            has_answered: false,
             has_kept_answers: false,
             gone_since: None,
             told: None,
@@ -160,7 +163,7 @@ impl Entry {
     pub(super) fn adopt(&mut self, listing: Listing) {
         self.listing = listing;
         (self.probe.models.answered, self.probe.ready.answered) = (true, true);
-        self.has_kept_answers = true;
+        (self.has_answered, self.has_kept_answers) = (true, true);
     }
 
     /// Its list of models.
@@ -192,7 +195,7 @@ impl Entry {
     /// Discards its answers so far.
     pub(super) fn ask_anew(&mut self, now: Instant) {
         let under_way = self.probe.under_way;
-        self.has_kept_answers = false;
+        (self.has_answered, self.has_kept_answers) = (false, false);
         self.probe = Probe { under_way, ..Probe::new(now) };
         self.silent_since = None;
     }
@@ -252,17 +255,25 @@ impl Entry {
         self.told.is_none() || before != (self.state(), self.problems())
     }
 
-    /// A server of the configuration that has not answered anything for longer than one may take to load is not waited for: it
-    /// may not exist. Of a container it is known that it runs.
+    /// Says of each probe that nothing answered what that means. A server of the configuration counts as silent since Modelgate has
+    /// looked for it, a container since it was started.
     fn note_silence(&mut self, answers: &mut Answers, loading_time: Duration, now: Instant) {
-        match &mut answers.models {
-            Err(finding) if finding.is_silence() && !self.probe.models.answered => {
-                let since = *self.silent_since.get_or_insert(now);
-                let is_configured = self.spec.source.origin() == Origin::File;
-                finding.asked.is_lost = is_configured && now.saturating_duration_since(since) >= loading_time;
-            }
-            _ => self.silent_since = None,
-        }
+        let silence = |finding: &&mut ProbeFinding| finding.is_silence();
+        self.silent_since = match answers.models.as_mut().err().filter(silence) {
+            Some(_) if !self.probe.models.answered => self.silent_since.or(Some(now)),
+            _ => None,
+        };
+        let silent_for = self.silent_since.map(|since| now.saturating_duration_since(since));
+        let has_lasted = silent_for.is_some_and(|silent| silent.max(answers.run_for) >= loading_time);
+        let means = match self.spec.source.origin() {
+            Origin::File if has_lasted => Silence::Lasting,
+            _ if self.has_answered => Silence::AfterAnswers,
+            _ if has_lasted => Silence::Lasting,
+            _ => Silence::New,
+        };
+        let ready = answers.ready.as_mut().and_then(|ready| ready.as_mut().err());
+        let findings = answers.models.as_mut().err().into_iter().chain(ready);
+        findings.filter(silence).for_each(|finding| finding.asked.silence = means);
     }
 
     fn take(&mut self, answers: Answers, now: Instant) {
@@ -276,6 +287,7 @@ impl Entry {
         let models = match answers.models {
             Ok(mut listing) => {
                 self.probe.models.succeeded();
+                self.has_answered = true;
                 keep_times(&mut listing, &self.listing);
                 if self.listing != listing {
                     self.listing = listing;

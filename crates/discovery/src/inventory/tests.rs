@@ -5,7 +5,8 @@ use std::{
 
 use catalogue::{
     ContainerHealth, ContainerRecord, ContainerStatus, Cordon, CordonKind, Listing, ModelCard, ModelName,
-    Outcome, ProbeFault, ProbeFinding, ProbedServer, Readiness, ServerUrl, TaskRecord, TaskStatus,
+    NoConnection, Outcome, ProbeFault, ProbeFinding, ProbedServer, Readiness, ServerUrl, TaskRecord,
+    TaskStatus,
 };
 
 use super::{
@@ -20,11 +21,13 @@ type Answer = Result<Listing, ProbeFault>;
 struct Scene {
     inventory: Inventory,
     now: Instant,
+    /// For how long each container has run.
+    run_for: Duration,
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { inventory: Inventory::default(), now: Instant::now() }
+        Self { inventory: Inventory::default(), now: Instant::now(), run_for: Duration::ZERO }
     }
 
     fn survey(&mut self, containers: Vec<ContainerRecord>) {
@@ -50,7 +53,8 @@ impl Scene {
         for spec in &due {
             let found = |fault| ProbeFinding { asked: ProbedServer::of(spec), fault };
             let models = answer.clone().map_err(found);
-            let answers = Answers { models, ready: ready.map(|ready| ready.clone().map_err(found)) };
+            let ready = ready.map(|ready| ready.clone().map_err(found));
+            let answers = Answers { models, ready, run_for: self.run_for };
             self.inventory.answered(spec, answers, self.now);
         }
         due.len()
@@ -97,7 +101,7 @@ fn llama() -> Answer {
 }
 
 fn refused() -> Answer {
-    Err(ProbeFault::CannotConnect { cause: "refused".into() })
+    Err(ProbeFault::CannotConnect { why: NoConnection::Refused, cause: "refused".into() })
 }
 
 #[test]
@@ -307,7 +311,7 @@ fn an_answer_of_the_run_before_is_not_believed() {
     scene.survey(vec![healthy("t1")]);
     scene.inventory.answered(
         &due[0],
-        Answers { models: Ok(llama().expect("models")), ready: None },
+        Answers { models: Ok(llama().expect("models")), ready: None, run_for: Duration::ZERO },
         scene.now,
     );
     assert_eq!(scene.llama(), None);
@@ -525,6 +529,75 @@ fn a_server_that_never_answers_is_not_waited_for_for_ever() {
     assert!(waited_for(&mut scene));
 }
 
+/// Regression: a server that had refused connections for days, or that had answered before, "may still be loading".
+#[test]
+fn what_a_refused_connection_means_depends_on_what_was_before() {
+    let told = |scene: &mut Scene| {
+        scene.answer(&refused());
+        let catalogue = scene.inventory.catalogue();
+        let told: Vec<String> = catalogue.problems().iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        told[0].rsplit_once("; ").map(|(_, end)| end.to_owned()).unwrap_or_default()
+    };
+    let (loading, old, before) = (
+        "it may still be loading",
+        "its container has run for longer than requests.loading_time",
+        "it has answered before",
+    );
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let start = |run_for| {
+        let mut scene = Scene { run_for, ..Scene::new() };
+        scene.inventory.configured(&of(&[]), scene.now);
+        scene
+    };
+    // A container that has just been started, and goes on refusing.
+    let mut scene = start(Duration::ZERO);
+    scene.survey(vec![container("t0", None)]);
+    assert_eq!(told(&mut scene), loading);
+    scene.pass(minutes(9));
+    assert_eq!(told(&mut scene), loading);
+    scene.pass(minutes(1));
+    assert_eq!(told(&mut scene), old);
+    // Its next run has its own time.
+    scene.survey(vec![container("t1", None)]);
+    assert_eq!(told(&mut scene), loading);
+    // It answers, and fails; that lasts.
+    scene.pass(minutes(1));
+    scene.answer(&llama());
+    scene.pass(minutes(1));
+    assert_eq!(told(&mut scene), before);
+    scene.pass(minutes(60));
+    assert_eq!(told(&mut scene), before);
+    // Modelgate has just been started, and the container days ago.
+    let mut scene = start(minutes(5000));
+    scene.survey(vec![container("t0", None)]);
+    assert_eq!(told(&mut scene), old);
+    assert!(scene.inventory.catalogue().may_have_any_model(), "it runs, at least");
+    // A server of the configuration has no time of its start.
+    let mut scene = Scene::new();
+    scene.inventory.configured(&of(&[file_spec()]), scene.now);
+    assert_eq!(told(&mut scene), loading);
+    scene.pass(minutes(1));
+    scene.answer(&llama());
+    scene.pass(minutes(1));
+    assert_eq!(told(&mut scene), before);
+}
+
+#[test]
+fn both_probes_of_a_server_that_refuses_connections_are_one_problem() {
+    let mut scene = Scene::new();
+    let mut spec = file_spec();
+    spec.settings.ready_path = Some("/health".into());
+    scene.inventory.configured(&of(&[spec]), scene.now);
+    for seconds in [0, 1200] {
+        scene.pass(Duration::from_secs(seconds));
+        let refused = refused();
+        scene.answer_both(&refused, Some(&refused.clone().map(|_| ())));
+        let catalogue = scene.inventory.catalogue();
+        assert_eq!(catalogue.problems().len(), 1, "{:?}", catalogue.problems());
+    }
+}
+
 #[test]
 fn names_of_before_the_start_are_waited_for_and_for_how_long() {
     let loading = Duration::from_secs(60);
@@ -690,7 +763,7 @@ fn started_anew(before: &Inventory, now: Instant) -> Scene {
     let file = serde_json::to_string(&before.kept()).expect("JSON");
     assert!(!file.contains("not Modelgate's"), "{file}");
     let kept: Vec<KeptServer> = serde_json::from_str(&file).expect("what was written");
-    let mut scene = Scene { inventory: Inventory::default(), now };
+    let mut scene = Scene { inventory: Inventory::default(), now, run_for: Duration::ZERO };
     let configured = Configured { servers: vec![file_spec()], ..Configured::default() };
     scene.inventory.configured(&configured, now);
     scene.inventory.adopt(&kept, now);

@@ -23,9 +23,10 @@ pub(crate) fn check(named: Option<&Path>, config: &Config, servers: bool) -> Exi
     let file = config::locate(named, &env);
     let name = file.as_ref().map_or_else(|| "no file".into(), |path| path.display().to_string());
     say!(
-        "ok: {name}: {}, {}",
+        "ok: {name}: {}, {} in the configuration{}",
         count(config.servers.len(), "server"),
-        count(config.accounts.declared.keys.len(), "key")
+        count(config.accounts.declared.keys.len(), "key"),
+        not_counted(config.docker.is_wanted() && !servers, config.store.url.is_some())
     );
     print_origins(config, file.as_deref(), config::named_by(named, &env));
     for issuer in &config.accounts.issuers {
@@ -123,6 +124,15 @@ fn say_metering(catalogue: &Catalogue, config: &Config) {
             say!("  {advice}");
         }
     }
+}
+
+/// Where servers and keys may be besides the configuration, and which command lists them. The store is not opened for this: to
+/// open it would migrate it, and the check of a newer Modelgate must not change the store of the one that runs.
+fn not_counted(containers: bool, store: bool) -> String {
+    let containers = containers.then_some("containers (see \"modelgate check --servers\")");
+    let keys = store.then_some("keys in the store (see \"modelgate keys list\")");
+    let others: Vec<&str> = containers.into_iter().chain(keys).collect();
+    if others.is_empty() { String::new() } else { format!("; not counted: {}", others.join(", ")) }
 }
 
 fn count(n: usize, thing: &str) -> String {
