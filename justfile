@@ -40,6 +40,10 @@ fuzz TARGET SECONDS="60":
 mutants CRATE="":
     cargo xtask mutants --install {{ CRATE }}
 
+# The same for the lines that have changed, a sample of them, in three minutes, as CI does
+mutants-of-change:
+    cargo xtask mutants --of-change --install
+
 # Compile everything, quickly
 check:
     cargo check --workspace --all-targets

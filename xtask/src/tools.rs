@@ -303,14 +303,14 @@ pub(crate) fn for_packages() -> Tool {
     })
 }
 
-/// Compiles a program from crates.io; unoptimised, because it runs only for a second.
+/// Compiles a program from crates.io; unoptimised, because it runs only for a second, and without debug information, which nobody reads.
 fn install_crate(name: &str, version: &str) -> Result {
     let mut command = run::cargo();
     command.args(["install", name, "--version", version, "--locked", "--debug", "--no-default-features"]);
     command.arg("--root").arg(layout::tools().join(name));
     // Not into our target folder, whose lock would block other builds.
     let target = layout::tools().join(name).join("target");
-    run::logged(name, command.env("CARGO_TARGET_DIR", &target))?;
+    run::logged(name, command.env("CARGO_TARGET_DIR", &target).env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
     Ok(fs::remove_dir_all(target)?)
 }
 

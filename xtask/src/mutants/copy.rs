@@ -16,10 +16,17 @@ pub(super) struct Copy {
     folder: PathBuf,
 }
 
+/// A test program.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TestProgram {
+    /// The crate whose tests it has.
+    pub(super) package: String,
+    pub(super) path: PathBuf,
+}
+
 /// What came of compiling.
 pub(super) struct Compiled {
-    /// The test programs.
-    pub(super) programs: Vec<PathBuf>,
+    pub(super) programs: Vec<TestProgram>,
     /// Where the errors are: files and lines.
     pub(super) errors: HashSet<(String, usize)>,
     /// What the compiler says about them.
@@ -75,12 +82,22 @@ impl Copy {
         Ok(fs::read_to_string(self.folder.join(file))?)
     }
 
-    /// Runs `cargo check` or `cargo test --no-run`; `None` if the time is up.
-    pub(super) fn compile(&self, name: &str, arguments: &[&str], time: Duration) -> Result<Option<Compiled>> {
+    /// Compiles the tests of some crates, as far as these compile; `None` if the time is up.
+    pub(super) fn compile(&self, names: &[&str], time: Duration) -> Result<Option<Compiled>> {
         let mut command = Command::new("timeout");
         command.arg(format!("{:.1}", time.as_secs_f64().max(0.1)));
-        command.arg(run::cargo().get_program()).args(arguments);
-        command.args(["--package", name, "--locked", "--quiet", "--message-format=json"]);
+        command.arg(run::cargo().get_program());
+        // Not `cargo check` first, which would compile all dependencies for itself. `cargo test` has no `--keep-going`.
+        command.args([
+            "build",
+            "--lib",
+            "--tests",
+            "--keep-going",
+            "--locked",
+            "--quiet",
+            "--message-format=json",
+        ]);
+        command.args(names.iter().flat_map(|name| ["--package", name]));
         command.current_dir(&self.folder).env("CARGO_TARGET_DIR", layout::target());
         // Nobody reads a backtrace, and linking takes half as long.
         command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0");
@@ -105,8 +122,11 @@ impl Copy {
 impl Compiled {
     /// Reads one of Cargo's messages: <https://doc.rust-lang.org/cargo/reference/external-tools.html#json-messages>.
     fn add(&mut self, message: &Value) {
-        if let Some(program) = message["executable"].as_str() {
-            self.programs.push(Path::new(program).to_owned());
+        if let Some(program) = message["executable"].as_str().filter(|_| message["profile"]["test"] == true) {
+            let manifest = Path::new(message["manifest_path"].as_str().unwrap_or_default());
+            let folder = manifest.parent().and_then(Path::file_name).unwrap_or_default();
+            let package = folder.to_string_lossy().into_owned();
+            self.programs.push(TestProgram { package, path: Path::new(program).to_owned() });
         }
         let diagnostic = &message["message"];
         if diagnostic["level"] != "error" {
@@ -139,14 +159,16 @@ mod tests {
         };
         let span = |line: u8, is_primary: bool| json!({"file_name": "a.rs", "line_start": line, "is_primary": is_primary});
         for message in [
-            json!({"reason": "compiler-artifact", "executable": "/t/a-1"}),
+            json!({"executable": "/t/a-1", "profile": {"test": true}, "manifest_path": "/c/crates/a/Cargo.toml"}),
+            json!({"executable": "/t/sim-server", "profile": {"test": false}, "manifest_path": "/c/crates/b/Cargo.toml"}),
             json!({"reason": "compiler-artifact", "executable": null}),
             json!({"message": {"level": "warning", "rendered": "w", "spans": [span(1, true)]}}),
             json!({"message": {"level": "error", "rendered": "e", "spans": [span(2, true), span(3, false), span(4, true)]}}),
         ] {
             compiled.add(&message);
         }
-        assert_eq!((compiled.programs, compiled.words.as_str()), (vec![PathBuf::from("/t/a-1")], "e"));
+        let program = TestProgram { package: "a".to_owned(), path: PathBuf::from("/t/a-1") };
+        assert_eq!((compiled.programs, compiled.words.as_str()), (vec![program], "e"));
         assert_eq!(compiled.errors, HashSet::from([("a.rs".to_owned(), 2), ("a.rs".to_owned(), 4)]));
     }
 }

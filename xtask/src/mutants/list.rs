@@ -14,6 +14,8 @@ use crate::{Result, layout, run};
 pub(super) struct Mutant {
     /// What a person reads: `crates/limits/src/spec.rs:67:9: replace > with >= in Spec::read`.
     pub(super) name: String,
+    /// The crate.
+    pub(super) package: String,
     /// The file, from the root of the repository.
     pub(super) file: String,
     /// The function in which it is; none if it is in a constant.
@@ -24,14 +26,15 @@ pub(super) struct Mutant {
     pub(super) replacement: String,
 }
 
-/// The changes of a crate, and the source of each file that has some. With `diff`, only those on lines that it touches.
+/// The changes of some crates, and the source of each file that has some. With `diff`, only those on lines that it touches.
 pub(super) fn of(
     tool: &Path,
-    name: &str,
+    names: &[&str],
     diff: Option<&Path>,
 ) -> Result<(Vec<Mutant>, BTreeMap<String, String>)> {
     let mut command = Command::new(tool);
-    command.args(["mutants", "--list", "--json", "--package", name]).current_dir(layout::root());
+    command.args(["mutants", "--list", "--json"]).current_dir(layout::root());
+    command.args(names.iter().flat_map(|name| ["--package", name]));
     command.args(diff.iter().flat_map(|diff| [Path::new("--in-diff"), diff]));
     run::as_from_a_shell(&mut command);
     let answer = run::output(&mut command)?;
@@ -54,6 +57,7 @@ fn read(entry: &Value, source: &str) -> Option<Mutant> {
     let text = |key: &str| entry[key].as_str().map(str::to_owned);
     Some(Mutant {
         name: text("name")?,
+        package: text("package")?,
         file: text("file")?,
         function: span(&entry["function"]["span"], source),
         place: span(&entry["span"], source)?,
@@ -80,6 +84,23 @@ fn place(source: &str, line: usize, column: usize) -> Option<usize> {
 }
 
 #[cfg(test)]
+impl Mutant {
+    /// One of which only the name and the crate matter.
+    pub(super) fn named(package: &str, number: usize) -> Self {
+        let name = format!("crates/{package}/src/lib.rs:{number}:5: replace + with - in add");
+        let file = format!("crates/{package}/src/lib.rs");
+        Self {
+            name,
+            package: package.to_owned(),
+            file,
+            function: None,
+            place: 0..1,
+            replacement: "-".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 
@@ -90,11 +111,12 @@ mod tests {
         let source = "const A: u8 = 1;\nfn é() -> bool { \"ü\" == x }";
         let at = |line: u8, column: u8| json!({"line": line, "column": column});
         let mut entry = json!({
-            "name": "n", "file": "f", "replacement": "!=",
+            "name": "n", "package": "p", "file": "f", "replacement": "!=",
             "function": {"span": {"start": at(2, 1), "end": at(2, 28)}},
             "span": {"start": at(2, 22), "end": at(2, 24)},
         });
         let mutant = read(&entry, source).expect("a mutant");
+        assert_eq!((&*mutant.name, &*mutant.package, &*mutant.file), ("n", "p", "f"));
         assert_eq!((&source[mutant.place], &source[mutant.function.expect("one")]), ("==", &source[17..]));
         entry["function"] = json!(null);
         assert_eq!(read(&entry, source).expect("a mutant").function, None);

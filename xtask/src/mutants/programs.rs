@@ -1,13 +1,16 @@
-//! The test programs of a crate: which test calls which changed function, and whether a test notices a change.
+//! The test programs of the crates: which test calls which changed function, and whether a test notices a change.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::copy::{Copy, TestProgram};
+use super::workers::side_by_side;
 use crate::{Result, layout, run};
 
 /// Test programs that measure. They would notice a busy machine.
@@ -15,9 +18,17 @@ const MEASURE: [&str; 2] = ["memory", "speed"];
 /// Tests run in turns of about this length, the fastest first: most changes are noticed in the first turn.
 const TURNS: [Duration; 2] = [Duration::from_millis(150), Duration::from_secs(1)];
 
+/// Properties are tried with the same values each time, so that it is no matter of luck whether a change is noticed. Nobody reads
+/// for which value one fails: a smaller one is not searched for, and none is kept for the next change.
+const PROPERTIES: [(&str, &str); 3] = [
+    ("PROPTEST_RNG_SEED", "1"),
+    ("PROPTEST_MAX_SHRINK_ITERS", "0"),
+    ("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1"),
+];
+
 /// One test.
 pub(super) struct Case {
-    program: PathBuf,
+    program: TestProgram,
     name: String,
     takes: Duration,
     /// The functions that it calls, by the first of their changes.
@@ -25,6 +36,11 @@ pub(super) struct Case {
 }
 
 impl Case {
+    /// Whether it is a test of this crate.
+    pub(super) fn is_of(&self, package: &str) -> bool {
+        self.program.package == package
+    }
+
     /// Whether it calls this function.
     pub(super) fn calls(&self, function: usize) -> bool {
         self.calls.contains(&function)
@@ -40,57 +56,76 @@ pub(super) enum Outcome {
     Missed,
 }
 
-/// How tests are run: in which folder, with which variables.
-pub(super) struct Runner {
-    pub(super) folder: PathBuf,
+/// How tests are run: in which folders, with which variables, and until when.
+pub(super) struct Runner<'r> {
+    pub(super) copy: &'r Copy,
     pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) deadline: Instant,
 }
 
-impl Runner {
-    /// Runs each test once on its own, without any change. Tests that fail are named, and notice nothing afterwards.
-    pub(super) fn cases(&self, programs: &[PathBuf]) -> Result<Vec<Case>> {
-        let log = layout::target().join("mutants/calls");
-        let mut cases = Vec::new();
-        for program in programs.iter().filter(|program| !measures(program)) {
+impl Runner<'_> {
+    /// Runs each test once in a process of its own, without any change; `None` if the time is up. Tests that fail are named, and
+    /// notice nothing afterwards.
+    pub(super) fn cases(&self, programs: &[TestProgram]) -> Result<Option<Vec<Case>>> {
+        let mut tests = Vec::new();
+        for program in programs.iter().filter(|program| !measures(&program.path)) {
             let listed = run::output(self.command(program).args(["--list", "--format", "terse"]))?;
-            for name in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
-                let _ = fs::remove_file(&log);
-                let start = Instant::now();
-                let mut command = self.command(program);
-                let output = command.args(["--exact", name]).env("MUTANT_LOG", &log).output()?;
-                if !output.status.success() {
-                    println!("{name} fails without any change:\n{}", String::from_utf8_lossy(&output.stdout));
-                    continue;
-                }
-                let called = fs::read_to_string(&log).unwrap_or_default();
-                cases.push(Case {
-                    program: program.clone(),
-                    name: name.to_owned(),
-                    takes: start.elapsed(),
-                    calls: called.lines().filter_map(|line| line.parse().ok()).collect(),
-                });
-            }
+            let names = listed.lines().filter_map(|line| line.strip_suffix(": test").map(str::to_owned));
+            tests.extend(names.map(|name| (program, name)));
         }
-        cases.sort_by_key(|case| case.takes);
-        Ok(cases)
+        let cases = Mutex::new(Vec::new());
+        side_by_side(tests.len(), |at| {
+            let (program, name) = &tests[at];
+            if Instant::now() < self.deadline
+                && let Some(case) = self.case(program, name, at)?
+            {
+                cases.lock().unwrap_or_else(PoisonError::into_inner).push(case);
+            }
+            Ok(())
+        })?;
+        if Instant::now() >= self.deadline {
+            return Ok(None);
+        }
+        let mut cases = cases.into_inner().unwrap_or_else(PoisonError::into_inner);
+        cases.sort_by(|one, other| (one.takes, &one.name).cmp(&(other.takes, &other.name)));
+        Ok(Some(cases))
     }
 
-    /// Runs these tests, which are in the order of their length, with a change; `programs` are those with this change alone.
+    /// Runs one test without any change; `None` if it fails. `number` is another one for each that runs at the same time.
+    fn case(&self, program: &TestProgram, name: &str, number: usize) -> Result<Option<Case>> {
+        let log = layout::target().join(format!("mutants/calls-{number}"));
+        let _ = fs::remove_file(&log);
+        let start = Instant::now();
+        let mut command = self.command(program);
+        let output = command.args(["--exact", name]).env("MUTANT_LOG", &log).output()?;
+        let takes = start.elapsed();
+        let called = fs::read_to_string(&log).unwrap_or_default();
+        let _ = fs::remove_file(&log);
+        if !output.status.success() {
+            println!("{name} fails without any change:\n{}", String::from_utf8_lossy(&output.stdout));
+            return Ok(None);
+        }
+        let calls = called.lines().filter_map(|line| line.parse().ok()).collect();
+        Ok(Some(Case { program: program.clone(), name: name.to_owned(), takes, calls }))
+    }
+
+    /// Runs these tests, which are in the order of their length, with a change; `programs` are those with this change alone. `None`
+    /// if the time is up.
     pub(super) fn outcome(
         &self,
         change: usize,
         cases: &[&Case],
-        programs: Option<&[PathBuf]>,
-    ) -> Result<Outcome> {
+        programs: Option<&[TestProgram]>,
+    ) -> Result<Option<Outcome>> {
         let mut rest = cases;
         for turn in TURNS.into_iter().chain([Duration::MAX]) {
             let (now, later) = rest.split_at(rest.partition_point(|case| case.takes < turn));
             rest = later;
-            let mut asked: Vec<&Path> = now.iter().map(|case| &*case.program).collect();
+            let mut asked: Vec<&TestProgram> = now.iter().map(|case| &case.program).collect();
             asked.sort_unstable();
             asked.dedup();
             for program in asked {
-                let of_it = now.iter().filter(|case| case.program == program);
+                let of_it = now.iter().filter(|case| case.program == *program);
                 let (names, takes): (Vec<&str>, Vec<Duration>) =
                     of_it.map(|case| (&*case.name, case.takes)).unzip();
                 let limit = Duration::from_secs(10) + takes.iter().sum::<Duration>() * 10;
@@ -99,20 +134,28 @@ impl Runner {
                     Some(built) => same(program, built).ok_or("a test program is gone")?,
                 };
                 match self.turn(program, &names, change, limit)? {
-                    Outcome::Missed => {}
-                    noticed => return Ok(noticed),
+                    Some(Outcome::Missed) => {}
+                    noticed_or_not_tried => return Ok(noticed_or_not_tried),
                 }
             }
         }
-        Ok(Outcome::Missed)
+        Ok(Some(Outcome::Missed))
     }
 
-    /// Runs tests of one program until one fails.
-    fn turn(&self, program: &Path, names: &[&str], change: usize, limit: Duration) -> Result<Outcome> {
+    /// Runs tests of one program until one fails, at most as long as `limit`; `None` if the time for all changes is up before that.
+    fn turn(
+        &self,
+        program: &TestProgram,
+        names: &[&str],
+        change: usize,
+        limit: Duration,
+    ) -> Result<Option<Outcome>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let may_take = limit.min(left).as_secs_f64();
         let mut command = Command::new("timeout");
-        command.args(["--signal=KILL", &format!("{:.1}", limit.as_secs_f64())]).arg(program);
+        command.args(["--signal=KILL", &format!("{:.1}", may_take.max(0.1))]).arg(&program.path);
         command.args(["--exact", "--test-threads=2"]).args(names);
-        self.prepare(&mut command).env("MUTANT", change.to_string());
+        self.prepare(&mut command, program).env("MUTANT", change.to_string());
         let start = Instant::now();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let lines = child.stdout.take().map(BufReader::new).ok_or("no output")?;
@@ -124,23 +167,26 @@ impl Runner {
         }
         let status = child.wait()?;
         Ok(match has_failed || !status.success() {
-            true if start.elapsed() >= limit => Outcome::Hung,
-            true => Outcome::Caught,
-            false => Outcome::Missed,
+            true if start.elapsed() >= limit => Some(Outcome::Hung),
+            // `timeout` rounds to a tenth of a second.
+            true if !has_failed && start.elapsed() + Duration::from_millis(100) >= left => None,
+            true => Some(Outcome::Caught),
+            false => Some(Outcome::Missed),
         })
     }
 
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        self.prepare(&mut command);
+    fn command(&self, program: &TestProgram) -> Command {
+        let mut command = Command::new(&program.path);
+        self.prepare(&mut command, program);
         command
     }
 
-    fn prepare<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+    fn prepare<'c>(&self, command: &'c mut Command, program: &TestProgram) -> &'c mut Command {
+        let folder = self.copy.of(&program.package);
         run::as_from_a_shell(command);
-        command.current_dir(&self.folder).envs(self.environment.iter().cloned());
+        command.current_dir(&folder).envs(self.environment.iter().cloned());
         // As Cargo does it. What changed code gets wrong is not to be kept.
-        command.env("CARGO_MANIFEST_DIR", &self.folder).env("INSTA_UPDATE", "no")
+        command.env("CARGO_MANIFEST_DIR", &folder).env("INSTA_UPDATE", "no").envs(PROPERTIES)
     }
 }
 
@@ -150,8 +196,8 @@ fn stem(program: &Path) -> &str {
     name.rsplit_once('-').map_or(name, |(stem, _)| stem)
 }
 
-fn same<'p>(program: &Path, built: &'p [PathBuf]) -> Option<&'p Path> {
-    built.iter().map(PathBuf::as_path).find(|other| stem(other) == stem(program))
+fn same<'p>(program: &TestProgram, built: &'p [TestProgram]) -> Option<&'p TestProgram> {
+    built.iter().find(|other| other.package == program.package && stem(&other.path) == stem(&program.path))
 }
 
 fn measures(program: &Path) -> bool {

@@ -66,6 +66,12 @@ pub(super) fn units(mutants: &[Mutant], sources: &BTreeMap<String, String>) -> V
     units.collect()
 }
 
+/// The changes that can be in one program with all others, by their numbers.
+pub(super) fn switched(units: &[Unit]) -> HashSet<usize> {
+    let units = units.iter().filter(|unit| unit.kind == Kind::Switched);
+    units.flat_map(|unit| unit.changes.iter().copied()).collect()
+}
+
 /// Where the body of a function begins, and what can be done with it.
 fn head(function: &str) -> Option<(usize, Kind)> {
     let mut depth = 0_usize;
@@ -151,9 +157,9 @@ mod tests {
             "const N: u8 = 1 + 2;\nfn f(a: bool) -> bool {\n    fn g() -> u8 { 1 }\n    !a\n}\n".to_owned();
         let change = |what: &str, function: Option<&str>, by: &str| {
             let place = |what: &str| source.find(what).map(|at| at..at + what.len()).expect(what);
-            let (file, name) = ("f.rs".to_owned(), what.to_owned());
+            let [file, package, name] = ["f.rs", "p", what].map(str::to_owned);
             let function = function.map(|name| place(name).start..source.len() - 1);
-            Mutant { name, file, function, place: place(what), replacement: by.to_owned() }
+            Mutant { name, package, file, function, place: place(what), replacement: by.to_owned() }
         };
         let mut inner = change("{ 1 }", Some("fn g"), "{ 0 }");
         inner.function = Some(source.find("fn g").expect("it")..source.find("\n    !a").expect("it"));
@@ -161,6 +167,7 @@ mod tests {
         let sources = BTreeMap::from([("f.rs".to_owned(), source.clone())]);
         let units = units(&mutants, &sources);
         assert_eq!(units.iter().map(|unit| &unit.changes[..]).collect::<Vec<_>>(), [[2, 3]]);
+        assert_eq!(switched(&units), HashSet::from([2, 3]), "not the constant");
         let both = all(&source, &[&units[0]], &mutants, &HashSet::new());
         let of = |g: &str, a: &str| format!("{{\n    fn g() -> u8 {g}\n    {a}\n}}");
         let choice = |variants: &str| {

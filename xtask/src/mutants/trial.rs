@@ -1,17 +1,19 @@
-//! The changes of one crate: compiled together, and switched on one after another.
+//! The changes of some crates: compiled together, and switched on one after another.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::copy::{Compiled, Copy};
-use super::list::{self, Mutant};
+use super::copy::{Compiled, Copy, TestProgram};
+use super::list::Mutant;
 use super::programs::{Case, Outcome, Runner};
 use super::switch::{self, Kind, Rendered, Unit};
-use crate::{Result, test, tools};
+use super::workers::side_by_side;
+use crate::{Result, run, test, tools};
 
-/// How often the compiler may find further changes that do not compile: it stops at the first kind of errors.
-const ROUNDS: usize = 12;
+/// How often the compiler may find further changes that do not compile: it stops at the first kind of errors, and at crates that
+/// use one with errors.
+const ROUNDS: usize = 24;
 
 /// What became of the changes, by their names.
 #[derive(Default)]
@@ -24,21 +26,59 @@ pub(super) struct Score {
 }
 
 impl Score {
-    fn add(&mut self, mutant: &Mutant, outcome: Option<Outcome>) {
-        match outcome {
-            None => self.untried.push(mutant.name.clone()),
-            Some(Outcome::Missed) => {
-                println!("MISSED {}", mutant.name);
-                self.missed.push(mutant.name.clone());
-            }
-            Some(Outcome::Caught | Outcome::Hung) => self.noticed += 1,
-        }
+    /// How many were tried. Those that do not compile were not.
+    pub(super) fn tried(&self) -> usize {
+        self.noticed + self.missed.len()
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.noticed += other.noticed;
+        self.missed.extend(other.missed);
+        self.uncompiled += other.uncompiled;
+        self.untried.extend(other.untried);
     }
 }
 
-/// A crate, and its changes.
-struct Trial<'t> {
-    name: &'t str,
+/// What became of the changes of each crate, while several are tried.
+struct Scores(Mutex<BTreeMap<String, Score>>);
+
+impl Scores {
+    fn new(packages: &BTreeSet<String>) -> Self {
+        Self(Mutex::new(packages.iter().map(|name| (name.clone(), Score::default())).collect()))
+    }
+
+    /// Counts a change, and names it if it was missed or if there was no time for it (`None`).
+    fn add(&self, mutant: &Mutant, outcome: Option<Outcome>) {
+        self.with(mutant, |score| match outcome {
+            None => {
+                println!("NO TIME FOR {}", mutant.name);
+                score.untried.push(mutant.name.clone());
+            }
+            Some(Outcome::Missed) => {
+                println!("MISSED {}", mutant.name);
+                score.missed.push(mutant.name.clone());
+            }
+            Some(Outcome::Caught | Outcome::Hung) => score.noticed += 1,
+        });
+    }
+
+    fn add_uncompiled(&self, mutant: &Mutant) {
+        self.with(mutant, |score| score.uncompiled += 1);
+    }
+
+    fn with(&self, mutant: &Mutant, act: impl FnOnce(&mut Score)) {
+        let mut scores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        act(scores.entry(mutant.package.clone()).or_default());
+    }
+
+    fn end(self) -> BTreeMap<String, Score> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Some crates, and their changes.
+struct Trial {
+    packages: BTreeSet<String>,
     copy: Copy,
     mutants: Vec<Mutant>,
     sources: BTreeMap<String, String>,
@@ -46,111 +86,136 @@ struct Trial<'t> {
     deadline: Instant,
 }
 
-/// Tries the changes of a crate, or those on the lines of a diff.
-pub(super) fn run(tool: &Path, name: &str, diff: Option<&Path>, deadline: Instant) -> Result<Score> {
-    let (mutants, sources) = list::of(tool, name, diff)?;
-    if mutants.is_empty() {
-        return Ok(Score::default());
+/// Tries these changes, in their order, and returns what became of those of each crate. `sources` has each file that is changed.
+pub(super) fn run(
+    mutants: Vec<Mutant>,
+    sources: BTreeMap<String, String>,
+    deadline: Instant,
+) -> Result<BTreeMap<String, Score>> {
+    let packages: BTreeSet<String> = mutants.iter().map(|mutant| mutant.package.clone()).collect();
+    if packages.is_empty() {
+        return Ok(BTreeMap::new());
     }
-    let copy = Copy::new()?;
-    copy.without_lints(name)?;
+    let copy = run::step("copy the repository", Copy::new)?;
     let units = switch::units(&mutants, &sources);
-    let mut trial = Trial { name, copy, mutants, sources, units, deadline };
-    trial.add_switch()?;
+    let mut trial = Trial { packages, copy, mutants, sources, units, deadline };
+    trial.prepare()?;
     trial.all()
 }
 
-impl Trial<'_> {
-    /// Puts the switch into the crate's root.
-    fn add_switch(&mut self) -> Result {
-        let root = format!("crates/{}/src/lib.rs", self.name);
-        // After its last item, so that the places of changes stay.
-        let source = self.copy.read(&root)? + switch::SWITCH;
-        self.copy.write(&root, &source)?;
-        if self.sources.contains_key(&root) {
-            self.sources.insert(root, source);
+impl Trial {
+    /// Puts the switch into the crates' roots.
+    fn prepare(&mut self) -> Result {
+        for name in &self.packages {
+            self.copy.without_lints(name)?;
+            let root = format!("crates/{name}/src/lib.rs");
+            // After its last item, so that the places of changes stay.
+            let source = self.copy.read(&root)? + switch::SWITCH;
+            self.copy.write(&root, &source)?;
+            if self.sources.contains_key(&root) {
+                self.sources.insert(root, source);
+            }
         }
         Ok(())
     }
 
-    fn all(&self) -> Result<Score> {
-        let mut score = Score::default();
+    fn all(&self) -> Result<BTreeMap<String, Score>> {
+        let scores = Scores::new(&self.packages);
         let every = || 1..=self.mutants.len();
-        let Some((programs, without)) = self.compile_together()? else {
-            score.untried = self.mutants.iter().map(|mutant| mutant.name.clone()).collect();
-            return Ok(score);
+        let none_tried = |scores: Scores| {
+            every().for_each(|number| scores.add(&self.mutants[number - 1], None));
+            Ok(scores.end())
         };
-        score.uncompiled = without.len();
-        let runner = Runner {
-            folder: self.copy.of(self.name),
-            environment: test::environment(&tools::for_tests(), false),
-        };
-        let cases = runner.cases(&programs)?;
-        let unit_of = |number: usize| self.units.iter().find(|unit| unit.changes.contains(&number));
+        let compiled = run::step("compile all changes in one program", || self.compile_together())?;
+        let Some((programs, without)) = compiled else { return none_tried(scores) };
+        let environment = test::environment(&tools::for_tests(), false);
+        let runner = Runner { copy: &self.copy, environment, deadline: self.deadline };
+        let cases = run::step("run each test without a change", || runner.cases(&programs))?;
+        let Some(cases) = cases else { return none_tried(scores) };
+        without.iter().for_each(|number| scores.add_uncompiled(&self.mutants[number - 1]));
         // Those that are compiled alone come last, as each takes longer than a hundred of the others.
-        let is_switched = |number: &usize| unit_of(*number).is_some_and(|unit| unit.kind == Kind::Switched);
-        let (switched, others): (Vec<usize>, Vec<usize>) =
-            every().filter(|number| !without.contains(number)).partition(is_switched);
-        for number in switched.into_iter().chain(others) {
-            let mutant = &self.mutants[number - 1];
-            if Instant::now() >= self.deadline {
-                score.add(mutant, None);
-                continue;
-            }
-            let kind = unit_of(number).map_or(Kind::Constant, |unit| unit.kind);
-            let calls = |case: &&Case| unit_of(number).is_some_and(|unit| case.calls(unit.changes[0]));
-            let called: Vec<&Case> =
-                cases.iter().filter(|case| kind == Kind::Constant || calls(case)).collect();
-            if kind == Kind::Switched || called.is_empty() {
-                score.add(mutant, Some(runner.outcome(number, &called, None)?));
-                continue;
-            }
-            match self.compile_alone(mutant)? {
-                None => score.add(mutant, None),
-                Some(compiled) if !compiled.is_complete => score.uncompiled += 1,
-                Some(compiled) => {
-                    score.add(mutant, Some(runner.outcome(number, &called, Some(&compiled.programs))?));
-                }
-            }
+        let (switched, others): (Vec<usize>, Vec<usize>) = every()
+            .filter(|number| !without.contains(number))
+            .partition(|number| self.kind_of(*number) == Kind::Switched);
+        run::step("try the changes", || {
+            side_by_side(switched.len(), |at| {
+                let (number, is_late) = (switched[at], Instant::now() >= self.deadline);
+                let try_it = || runner.outcome(number, &self.called(number, &cases), None);
+                scores.add(&self.mutants[number - 1], if is_late { None } else { try_it()? });
+                Ok(())
+            })
+        })?;
+        if !others.is_empty() {
+            run::step("compile and try others one after another", || {
+                others.iter().try_for_each(|number| self.alone(*number, &runner, &cases, &scores))
+            })?;
         }
-        Ok(score)
+        Ok(scores.end())
     }
 
-    /// Compiles the crate with all changes but those that do not compile, which are returned, too; `None` if the time is up.
-    fn compile_together(&self) -> Result<Option<(Vec<PathBuf>, HashSet<usize>)>> {
+    /// Tries a change in a program of its own.
+    fn alone(&self, number: usize, runner: &Runner<'_>, cases: &[Case], scores: &Scores) -> Result {
+        let mutant = &self.mutants[number - 1];
+        let called = self.called(number, cases);
+        if called.is_empty() || Instant::now() >= self.deadline {
+            scores.add(mutant, called.is_empty().then_some(Outcome::Missed));
+            return Ok(());
+        }
+        match self.compile_alone(mutant)? {
+            None => scores.add(mutant, None),
+            Some(compiled) if !compiled.is_complete => scores.add_uncompiled(mutant),
+            Some(compiled) => scores.add(mutant, runner.outcome(number, &called, Some(&compiled.programs))?),
+        }
+        Ok(())
+    }
+
+    fn unit_of(&self, number: usize) -> Option<&Unit> {
+        self.units.iter().find(|unit| unit.changes.contains(&number))
+    }
+
+    fn kind_of(&self, number: usize) -> Kind {
+        self.unit_of(number).map_or(Kind::Constant, |unit| unit.kind)
+    }
+
+    /// The tests of its crate that may notice a change: those that call its function, or all if nobody knows which do.
+    fn called<'c>(&self, number: usize, cases: &'c [Case]) -> Vec<&'c Case> {
+        let of_crate = cases.iter().filter(|case| case.is_of(&self.mutants[number - 1].package));
+        let unit = self.unit_of(number).filter(|unit| unit.kind != Kind::Constant);
+        of_crate.filter(|case| unit.is_none_or(|unit| case.calls(unit.changes[0]))).collect()
+    }
+
+    /// Compiles the crates with all changes but those that do not compile, which are returned, too; `None` if the time is up.
+    fn compile_together(&self) -> Result<Option<(Vec<TestProgram>, HashSet<usize>)>> {
         let mut without = HashSet::new();
-        let check: &[&str] = &["check", "--lib"];
-        let mut arguments = check;
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
             let lines = self.write(&without)?;
-            let Some(compiled) = self.compile(arguments)? else { return Ok(None) };
-            if !compiled.is_complete {
-                let before = without.len();
-                without.extend(at_fault(&compiled, &lines));
-                if without.len() == before {
-                    return Err(format!("{} does not compile:\n{}", self.name, compiled.words).into());
-                }
-            } else if arguments == check {
-                arguments = &TEST;
-            } else {
+            let names: Vec<&str> = self.packages.iter().map(String::as_str).collect();
+            let Some(compiled) = self.compile(&names)? else { return Ok(None) };
+            if compiled.is_complete {
+                println!("{round} rounds; {} changes do not compile", without.len());
                 self.restore()?;
                 return Ok(Some((compiled.programs, without)));
             }
+            let before = without.len();
+            without.extend(at_fault(&compiled, &lines));
+            if without.len() == before {
+                return Err(format!("{} does not compile:\n{}", names.join(", "), compiled.words).into());
+            }
         }
-        Err(format!("{} does not compile after {ROUNDS} rounds", self.name).into())
+        Err(format!("it does not compile after {ROUNDS} rounds").into())
     }
 
-    /// Compiles the crate with one change only.
+    /// Compiles a crate with one change only.
     fn compile_alone(&self, mutant: &Mutant) -> Result<Option<Compiled>> {
         let source = &self.sources[&mutant.file];
         self.copy.write(&mutant.file, &switch::alone(source, mutant, 0..source.len()))?;
-        let compiled = self.compile(&TEST);
+        let compiled = self.compile(&[&mutant.package]);
         self.restore()?;
         compiled
     }
 
-    fn compile(&self, arguments: &[&str]) -> Result<Option<Compiled>> {
-        self.copy.compile(self.name, arguments, self.deadline.saturating_duration_since(Instant::now()))
+    fn compile(&self, names: &[&str]) -> Result<Option<Compiled>> {
+        self.copy.compile(names, self.deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Writes the files with all changes but some.
@@ -170,9 +235,6 @@ impl Trial<'_> {
         self.sources.iter().try_for_each(|(file, source)| self.copy.write(file, source))
     }
 }
-
-/// The tests of a crate: those of its library, and its test programs.
-const TEST: [&str; 4] = ["test", "--lib", "--tests", "--no-run"];
 
 /// The changes on whose lines there are errors.
 fn at_fault<'l>(

@@ -22,6 +22,7 @@ const ELSEWHERE: &[Row] = &[
     ("cargo xtask package", CI, "cargo xtask package --install"),
     ("cargo xtask fuzz", CI, "cargo xtask fuzz --install"),
     ("RUST_BACKTRACE=1 cargo xtask fuzz", CI, "cargo xtask fuzz --install"),
+    ("cargo xtask mutants", CI, "cargo xtask mutants --of-change --install"),
     ("just fuzz", "justfile", "cargo xtask fuzz {{ TARGET }}"),
     ("cargo test --no-fail-fast -p catalogue --lib", CI, "cargo xtask test --install"),
     ("cargo test -p modelgate --test explain", CI, "cargo xtask test --install"),
@@ -30,7 +31,7 @@ const ELSEWHERE: &[Row] = &[
     ("cargo xtask bench", XTASK, "Command::Bench"),
     ("MODELGATE_BENCHMARK_TRACE=", XTASK, "Measurement::Pick"),
     ("cargo xtask shipped", XTASK, "Command::Shipped"),
-    ("cargo xtask mutants", XTASK, "Command::Mutants"),
+    ("just mutants-of-change", "justfile", "cargo xtask mutants --of-change --install"),
     ("just mutants", "justfile", "cargo xtask mutants --install {{ CRATE }}"),
     (
         "UPDATE_EXPECT=1 cargo test -p modelgate --test reference",
