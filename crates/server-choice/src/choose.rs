@@ -40,7 +40,7 @@ pub struct Choice {
 }
 
 /// Chooses the server from which the first token is expected soonest, where the seconds of reading count more than once: those who
-/// come after wait for them as well ([`weight_of_reading`]). Of equals, the one with less under way; of these, the first from `turn` on
+/// come after wait for them as well. Of equals, the one with less under way; of these, the first from `turn` on
 /// (any number, best a random one). `None` only without servers.
 ///
 /// Nothing is changed: tell the chosen one with [`Server::sent`].
