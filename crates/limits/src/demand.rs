@@ -333,6 +333,25 @@ mod tests {
         demands
     }
 
+    /// Whoever settles a request looks for this first: without it nothing is reserved.
+    #[test]
+    fn a_request_takes_from_a_budget_once_it_is_priced() {
+        use Reserve::{Hard, Usual};
+        let of = |quotas: Vec<Quota>| Limits::new(Vec::new(), quotas);
+        let tokens = Quota::new(10, Unit::Tokens, Calendar::Day).expect("a quota");
+        let hard = Quota::budget(10, Calendar::Day, Hard).expect("a budget");
+        let found = |limits: &Limits, cost| {
+            let mut demands = demands(Subject::of(1), limits);
+            demands.price(|_| cost);
+            [Usual, Hard].map(|reserve| (demands.has_budget(reserve), demands.takes_from_budget(reserve)))
+        };
+        let (without, with) = (of(vec![tokens]), of(vec![tokens, hard]));
+        assert_eq!((without.has_budget(), with.has_budget()), (false, true));
+        assert_eq!(found(&without, 5), [(false, false); 2]);
+        assert_eq!(found(&with, 0), [(false, false), (true, false)]);
+        assert_eq!(found(&with, 5), [(false, false), (true, true)]);
+    }
+
     /// All limits that several Modelgates share could have been counted as one, and no test would have noticed.
     #[test]
     fn each_limit_of_each_subject_is_counted_on_its_own() {

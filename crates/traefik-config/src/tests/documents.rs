@@ -262,6 +262,7 @@ fn an_older_traefik_than_told_is_named() {
             for part in ["container edge", seen, told, "only in its own log"] {
                 assert!(text.contains(part), "{part}: {text}");
             }
+            assert!(named.advice().starts_with("Raise Traefik, or set traefik.version"), "{text}");
         }
     }
 }
