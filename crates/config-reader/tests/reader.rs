@@ -43,8 +43,8 @@ fn all(root: &mut Section<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut say = |value: Option<String>| found.extend(value);
     say(root.get("letter", "a or b", |text| ["a", "b"].contains(&text).then(|| text.into())));
-    say(root.try_get("integer", "an integer", |text| text.parse::<i8>()).map(|it| it.to_string()));
-    say(root.url("address", "a URL", |text| text.parse::<i8>()).map(|it| it.to_string()));
+    say(root.try_get("integer", "an integer", str::parse::<i8>).map(|it| it.to_string()));
+    say(root.url("address", "a URL", str::parse::<i8>).map(|it| it.to_string()));
     say(root.secret("password", "1 to 3 letters", |text| (text.len() < 4).then(|| text.into())));
     say(root.one_of("word", &[("one", 1), ("two", 2)]).map(|it| it.to_string()));
     say(root.bool("switch").map(|it| it.to_string()));
@@ -56,7 +56,7 @@ fn all(root: &mut Section<'_>) -> Vec<String> {
     say(root
         .list("letters", "a letter", |text| text.chars().next().filter(|_| text.len() == 1))
         .map(|it| format!("{it:?}")));
-    say(root.try_list("integers", "an integer", |text| text.parse::<i8>()).map(|it| format!("{it:?}")));
+    say(root.try_list("integers", "an integer", str::parse::<i8>).map(|it| format!("{it:?}")));
     found
 }
 

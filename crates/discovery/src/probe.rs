@@ -266,6 +266,12 @@ fn unreachable(error: &reqwest::Error) -> ProbeFault {
     let why = match systems.map(std::io::Error::kind) {
         _ if tls.is_some() => Some(NoConnection::Tls),
         _ if error.is_dns() => Some(NoConnection::NameNotFound),
+        // A name may have several addresses, and the error is that of the last one: on a machine without IPv6, that one.
+        Some(ErrorKind::AddrNotAvailable | ErrorKind::NetworkUnreachable)
+            if error.url().is_some_and(has_name) =>
+        {
+            Some(NoConnection::Refused)
+        }
         Some(kind) if error.is_connect() => of_system(kind),
         None if error.is_connect() => Some(NoConnection::Other),
         _ => None,
@@ -274,6 +280,10 @@ fn unreachable(error: &reqwest::Error) -> ProbeFault {
         Some(why) => ProbeFault::CannotConnect { why, cause },
         None => ProbeFault::BrokeOff { cause },
     }
+}
+
+fn has_name(url: &reqwest::Url) -> bool {
+    url.domain().is_some()
 }
 
 /// What a system's error says about a connection; `None` if there was one, which ended while TLS began.

@@ -45,7 +45,7 @@ impl Told {
         let gone: Vec<&Problem> = gone.iter().collect();
         each(
             &gone,
-            |LoggedProblem { about, code, words }| info!(%about, code, "gone: {words}"),
+            |LoggedProblem { about, code, words }| info!(%about, code, "no longer: {words}"),
             |more| {
                 info!(more, "more problems and hints are gone");
             },
@@ -207,7 +207,10 @@ mod tests {
         assert!(hint.starts_with("INFO") && hint.contains("hint: "), "{hint}");
         assert!(lines(&mut told, &all).is_empty(), "it lasts");
         let gone = lines(&mut told, &all[..1]);
-        assert!(gone.len() == 1 && gone[0].starts_with("INFO") && gone[0].contains("gone: "), "{gone:?}");
+        assert!(
+            gone.len() == 1 && gone[0].starts_with("INFO") && gone[0].contains("no longer: "),
+            "{gone:?}"
+        );
         let other = lines(&mut told, &[unknown("vllm", "inference.modles")]);
         assert_eq!(other.iter().map(|line| &line[..4]).collect::<Vec<_>>(), ["WARN", "INFO"], "{other:?}");
         assert!(lines(&mut told, &[]).len() == 1);

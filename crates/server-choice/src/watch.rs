@@ -120,6 +120,8 @@ impl Watch {
     /// is believed to be under way is taken to have ended. Else half of what only the server itself has told of is.
     pub fn unheard(&mut self, server: &Server, are_ends_told: bool) {
         server.unheard(are_ends_told);
+        // As much as those ten seconds are of a minute.
+        server.set_busy(server.busy() * 0.85);
     }
 
     /// Servers count a prompt's tokens and the time in which it was read at different moments, vLLM the time only when the answer has
@@ -127,7 +129,7 @@ impl Watch {
     fn measure_speed(&mut self, server: &Server, counters: &Counters, now: Duration) {
         let past = now.saturating_sub(self.heard_at.replace(now).unwrap_or(now)).as_secs_f64();
         if counters.read_tokens.is_none() || counters.read_seconds.is_none() {
-            return;
+            return Self::measure_busy(server, 0.0, past as f32);
         }
         let tokens = difference(counters.read_tokens, self.last.read_tokens);
         let seconds = difference(counters.read_seconds, self.last.read_seconds);
@@ -157,8 +159,10 @@ impl Watch {
         }
         let Some(speed) = server.speed(Duration::ZERO) else { return };
         let share = tokens * server.mean_weight() * speed.seconds_per_token / past;
-        let kept = (-past / MEMORY_OF_BUSY).exp();
-        server.set_busy((server.busy() * kept + share * (1.0 - kept)).clamp(0.0, 1.0));
+        if share.is_finite() {
+            let kept = (-past / MEMORY_OF_BUSY).exp();
+            server.set_busy((server.busy() * kept + share * (1.0 - kept)).clamp(0.0, 1.0));
+        }
     }
 
     /// How long a step takes, in seconds: the time from one token of an answer to the next.

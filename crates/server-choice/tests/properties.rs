@@ -117,6 +117,44 @@ fn the_busier_a_pool_the_longer_a_conversation_waits_for_its_server() {
     }
 }
 
+/// Regression: a pool whose pages had stopped, or no longer told how long reading takes, counted as busy for ever.
+#[test]
+fn a_pool_that_says_nothing_any_more_counts_as_idle_again() {
+    let turn = blocks(1, 40, 4, 0);
+    for is_silent in [true, false] {
+        let (pool, mut now) = (pool(2), Duration::ZERO);
+        pool[0].belief().used(&blocks(1, 40, 0, 0), 0);
+        let mut watches = [Watch::new(BLOCK_TOKENS), Watch::new(BLOCK_TOKENS)];
+        let stays = |now: Duration| {
+            let [there, elsewhere] = [0, 1].map(|place| estimate(&pool[place], &prompt(&turn), now, None));
+            // Nearly twice what is saved waits there.
+            let wait = (elsewhere.read - there.read).mul_f32(1.9).saturating_sub(there.wait);
+            pool[0].sent(&prompt(&[]), &Estimate { read: wait, ..there }, now);
+            choose(&pool, &prompt(&turn), now, 0).map(|choice| choice.place) == Some(0)
+        };
+        for second in 0..600_u32 {
+            now = Duration::from_secs(second.into());
+            let seconds = f64::from(second) * 0.75;
+            let (read_tokens, read_seconds) = (Some(seconds * 1_000.0), Some(seconds));
+            let counters = Counters { read_tokens, read_seconds, ..Counters::default() };
+            pool.iter()
+                .zip(&mut watches)
+                .for_each(|(server, watch)| watch.heard(server, &counters, now, now));
+        }
+        assert!(stays(now));
+        for _ in 0..60 {
+            now += Duration::from_secs(10);
+            for (server, watch) in pool.iter().zip(&mut watches) {
+                match is_silent {
+                    true => watch.unheard(server, false),
+                    false => watch.heard(server, &Counters::default(), now, now),
+                }
+            }
+        }
+        assert!(!stays(now), "silent: {is_silent}");
+    }
+}
+
 /// What a server says goes before what we believe: nothing waits there any more, or it has been started again.
 #[test]
 fn a_server_corrects_what_is_believed_of_it() {

@@ -14,7 +14,7 @@ use std::{
 
 use access::{Grant, Pending, PromptParts, estimate::Sum};
 use arc_swap::ArcSwap;
-use catalogue::{Catalogue, Pick, PickBy, RouteId, ServerId, ServerRecord, ServerRoute, ServerUrl};
+use catalogue::{Catalogue, Pick, PickBy, RouteId, ServerId, ServerRecord, ServerRoute, ServerUrl, Strategy};
 use server_choice::{
     AdapterId, BLOCK_BYTES, Choice, Counters, DEFAULT_BLOCKS, Prompt, PromptHasher, SentRequest, SentSums,
     Server, ToldAdapters, Watch, choose,
@@ -406,6 +406,14 @@ impl ChoiceKeeper {
             let adapter = adapter(pick);
             known.insert(group.route.clone(), Candidates { pick: Arc::clone(pick), servers, line, adapter });
         }
+        // One that is alone for now: what it has read counts again when there is another one.
+        let alone = groups().filter(|(pool, group)| {
+            group.pick.is_none() && pool.settings.strategy.is_some_and(Strategy::chooses)
+        });
+        for record in alone.flat_map(|(_, group)| &group.ready) {
+            let still = self.servers.remove(&record.spec.id).filter(|known| known.is(record));
+            kept.extend(still.map(|known| (record.spec.id.clone(), known)));
+        }
         self.servers = kept;
         self.choices.known.store(Arc::new(known));
     }
@@ -540,6 +548,32 @@ mod tests {
     fn wait(keeper: &mut ChoiceKeeper) {
         let minute = Duration::from_secs(60);
         keeper.choices.start = keeper.choices.start.checked_sub(minute).expect("the machine runs for longer");
+    }
+
+    /// Regression: of two servers, one that was gone for a moment made Modelgate forget what the other one had read.
+    #[test]
+    fn what_a_server_has_read_is_known_again_after_it_was_alone() {
+        for (strategy, expected) in [("cache", true), ("wrr", false)] {
+            let both = catalogue_of(["a", "b"].map(|name| server(name, &[("strategy", "cache")])));
+            let alone = catalogue_of([server("a", &[("strategy", strategy)])]);
+            let mut keeper = ChoiceKeeper::new(ServerChoices::default());
+            let version = "3.7.0".parse().expect("a version");
+            keeper.follow(&both, version);
+            let bodies: Vec<Vec<u8>> = (0..6).map(|number| body(&format!("{number:03} "))).collect();
+            let ask = |keeper: &ChoiceKeeper, body: &Vec<u8>| {
+                chosen(&keeper.choices, &grant(&both, "alice"), body).expect("a choice")
+            };
+            let of_a: Vec<&Vec<u8>> = bodies.iter().filter(|body| ask(&keeper, body).0 == "a").collect();
+            assert!(!of_a.is_empty());
+            wait(&mut keeper);
+            keeper.follow(&alone, version);
+            keeper.follow(&both, version);
+            let known = of_a.iter().all(|body| {
+                let (name, percent) = ask(&keeper, body);
+                name == "a" && percent > Some(80)
+            });
+            assert_eq!(known, expected, "alone with {strategy}");
+        }
     }
 
     #[test]

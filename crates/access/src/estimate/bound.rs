@@ -238,19 +238,19 @@ fn prompt(
         };
     }
     let texts = content.texts().max(prompts);
+    let all = if IN_PAIRS.contains(&last(path)) {
+        // Which lists are paired is certain only of one that is the longest. Whatever else is a list may be of queries.
+        let documents = content.documents.as_deref().filter(|documents| documents.elements == texts);
+        let alone = documents.map_or(0, |ContentDocuments { bytes, content, .. }| read_once(*bytes, content));
+        let with_each = one.saturating_sub(alone).saturating_add(TEMPLATE_OF_PAIR);
+        with_each.saturating_mul(texts).saturating_add(alone.saturating_mul(content.longest.max(prompts)))
+    } else {
+        one.saturating_add(TEMPLATE).saturating_add(EACH.saturating_mul(texts))
+    };
     match unbounded {
-        Some(unbounded) => Ok(context.ok_or(unbounded)?.saturating_mul(texts)),
-        None if IN_PAIRS.contains(&last(path)) => {
-            // Which lists are paired is certain only of one that is the longest. Whatever else is a list may be of queries.
-            let documents = content.documents.as_deref().filter(|documents| documents.elements == texts);
-            let alone =
-                documents.map_or(0, |ContentDocuments { bytes, content, .. }| read_once(*bytes, content));
-            let with_each = one.saturating_sub(alone).saturating_add(TEMPLATE_OF_PAIR);
-            Ok(with_each
-                .saturating_mul(texts)
-                .saturating_add(alone.saturating_mul(content.longest.max(prompts))))
-        }
-        None => Ok(one.saturating_add(TEMPLATE).saturating_add(EACH.saturating_mul(texts))),
+        // A text that is longer than the model's context may be read in parts, so the context alone is no bound.
+        Some(unbounded) => Ok(context.ok_or(unbounded)?.saturating_mul(texts).max(all)),
+        None => Ok(all),
     }
 }
 
@@ -947,6 +947,17 @@ mod tests {
                 r#"{"max_output_tokens":5,"input":[{"type":"item_reference","id":"msg_1"}]}"#.into(),
                 Unbounded::History("item_reference"),
             ),
+            // A medium beside the id says nothing of what it is for.
+            (
+                "/v1/responses",
+                r#"{"max_output_tokens":5,"input":[{"id":"msg_1","source":[1]}]}"#.into(),
+                Unbounded::History("item_reference"),
+            ),
+            (
+                "/v1/responses",
+                r#"{"max_output_tokens":5,"input":[{"id":"msg_1","image":"a"}]}"#.into(),
+                Unbounded::History("item_reference"),
+            ),
             (
                 "/v1/responses",
                 r#"{"max_output_tokens":5,"input":"a","prompt":{"id":"p"}}"#.into(),
@@ -980,6 +991,20 @@ mod tests {
         let data = format!("data:image/png;base64,{}", "A".repeat(IMAGE as usize));
         let read = format!(r#"{{"max_output_tokens":5,"input":"{data}"}}"#);
         assert!(of("/v1/responses", &read, None).expect("a bound").0 > 2 * IMAGE);
+    }
+
+    /// Regression: a list of numbers as `source`, or an image beside a field that is not known, made the bound of a long text that of the
+    /// model's context. vLLM embeds longer texts in parts (`enable_chunked_processing`).
+    #[test]
+    fn a_long_text_has_no_smaller_bound_for_what_stands_beside_it() {
+        let text = "hello ".repeat(33_000);
+        for path in ["/v1/embeddings", "/rerank", "/pooling"] {
+            for beside in [r#""source":[1]"#, r#""source":["a"]"#, r#""image":"a","tomorrow":1"#] {
+                let body = format!(r#"{{"input":"{text}",{beside}}}"#);
+                let (bound, _) = of(path, &body, Some(8_192)).expect("a bound");
+                assert!(bound >= text.len() as u64, "{path} {beside}: {bound}");
+            }
+        }
     }
 
     /// Whatever else stands where a medium is expected may be read as text, and costs its bytes beside the medium.

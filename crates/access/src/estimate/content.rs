@@ -570,8 +570,8 @@ impl ContentPart {
         if self.kind == Some(PartType::Reference) {
             content.fault(Unbounded::History("item_reference"));
         }
-        if place == ContentPlace::Items && self.has_id && !self.is_item && !self.has_medium {
-            // OpenAI takes an object with nothing but an id for a reference to an item.
+        if place == ContentPlace::Items && self.has_id && !self.is_item {
+            // OpenAI takes an object with an id that says nothing else of what it is for a reference to an item.
             content.fault(Unbounded::History("item_reference"));
         }
         if let Some(beside) = self.beside.filter(|_| self.has_medium && place != ContentPlace::Body) {

@@ -288,11 +288,12 @@ const UNTRUSTED: &str = "The server answers, but Modelgate does not trust its ce
 fn cannot_connect(asked: &ProbedServer, why: NoConnection) -> &'static str {
     match (why, asked.origin) {
         (NoConnection::NameNotFound, Origin::Docker) => {
-            "Nobody here knows the name of its Docker host: correct host_address of that host in the configuration."
+            "Nobody here knows the name of its Docker host: correct host_address of that host in the configuration. Or the name server does not \
+             answer: then this passes."
         }
         (NoConnection::NameNotFound, Origin::File) => {
             "Nobody here knows the name of its host: correct its url in the configuration. The name of a Compose service is known only \
-             while the service runs, and only on networks that Modelgate is on, too."
+             while the service runs, and only on networks that Modelgate is on, too. Or the name server does not answer: then this passes."
         }
         (NoConnection::NoRoute, Origin::Docker) => {
             "No packet gets from here to that address. See whether its host is up, and whether Modelgate is on a network of the \

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
+use jiff::{Timestamp, ToSpan as _, civil::Date, tz::TimeZone};
 
 use prices::{Amount, PriceList};
 use serde_json::{Value, json};
@@ -102,10 +102,11 @@ async fn recost(registry: &Registry, config: &Config, wanted: &Recost) -> Result
         ));
     };
     let wait = config.metering.wait;
+    let settled_until = SystemTime::now() - wait - WRITTEN_BY;
     let days = RecostDays {
         from: wanted.from.clone(),
         to: wanted.to.clone(),
-        settled_until: SystemTime::now() - wait - WRITTEN_BY,
+        settled_until,
         dry_run: wanted.dry_run,
     };
     let recosted = answer(registry.recost(&days, |row| cost(row, prices, zone), &ACTOR)).await?;
@@ -114,7 +115,7 @@ async fn recost(registry: &Registry, config: &Config, wanted: &Recost) -> Result
         true => table::print_json(&json!({
             "rows_of_usage": recosted.rows, "rows_that_cost_nothing_before": recosted.free_before,
             "before": Amount(recosted.before).to_string(), "after": Amount(recosted.after).to_string(),
-            "currency": currency, "dry_run": wanted.dry_run, "is_final": left_out.is_none(),
+            "currency": currency, "dry_run": wanted.dry_run, "is_final": left_out.is_none() && ends_by(settled_until, wanted.to.as_deref(), zone),
             "left_out": left_out.as_ref().map(LeftOut::to_json),
         })),
         false => say!("{}", recosted_in_words(&recosted, currency, wanted.dry_run)),
@@ -123,6 +124,13 @@ async fn recost(registry: &Registry, config: &Config, wanted: &Recost) -> Result
         tell!("{}", left_out.in_words(zone, wait));
     }
     Ok(())
+}
+
+/// Whether a day, and so all days until it, has ended by this time. Without one, the days go on.
+fn ends_by(time: SystemTime, last: Option<&str>, zone: &TimeZone) -> bool {
+    let next = last.and_then(|day| day.parse::<Date>().ok()?.tomorrow().ok());
+    next.and_then(|day| day.to_zoned(zone.clone()).ok())
+        .is_some_and(|end| SystemTime::from(end.timestamp()) <= time)
 }
 
 /// How much later than `metering.wait` a settlement may come into the store: its request may have waited for a server, a batch that the
