@@ -408,7 +408,7 @@ impl ChoiceKeeper {
         }
         // One that is alone for now: what it has read counts again when there is another one.
         let alone = groups().filter(|(pool, group)| {
-            group.pick.is_none() && pool.settings.strategy.is_some_and(Strategy::chooses)
+            group.pick.is_none() && pool.settings.strategy.is_some_and(Strategy::is_modelgates)
         });
         for record in alone.flat_map(|(_, group)| &group.ready) {
             let still = self.servers.remove(&record.spec.id).filter(|known| known.is(record));

@@ -70,11 +70,6 @@ pub enum SameSite {
 }
 
 impl Strategy {
-    /// Whether Modelgate chooses the server, and not Traefik.
-    pub fn chooses(self) -> bool {
-        matches!(self, Self::Cache | Self::LeastBusy)
-    }
-
     /// The word for it; Traefik's own for those that are Traefik's.
     pub fn as_str(self) -> &'static str {
         match self {
