@@ -266,13 +266,7 @@ fn unreachable(error: &reqwest::Error) -> ProbeFault {
     let why = match systems.map(std::io::Error::kind) {
         _ if tls.is_some() => Some(NoConnection::Tls),
         _ if error.is_dns() => Some(NoConnection::NameNotFound),
-        // A name may have several addresses, and the error is that of the last one: on a machine without IPv6, that one.
-        Some(ErrorKind::AddrNotAvailable | ErrorKind::NetworkUnreachable)
-            if error.url().is_some_and(has_name) =>
-        {
-            Some(NoConnection::Refused)
-        }
-        Some(kind) if error.is_connect() => of_system(kind),
+        Some(kind) if error.is_connect() => of_system(kind, error.url().is_some_and(has_name)),
         None if error.is_connect() => Some(NoConnection::Other),
         _ => None,
     };
@@ -286,9 +280,13 @@ fn has_name(url: &reqwest::Url) -> bool {
     url.domain().is_some()
 }
 
-/// What a system's error says about a connection; `None` if there was one, which ended while TLS began.
-fn of_system(kind: ErrorKind) -> Option<NoConnection> {
+/// What a system's error says about a connection; `None` if there was one, which ended while TLS began. A name may have several
+/// addresses, and the error is that of the last one: on a machine without IPv6, that one.
+fn of_system(kind: ErrorKind, has_name: bool) -> Option<NoConnection> {
     match kind {
+        ErrorKind::AddrNotAvailable | ErrorKind::NetworkUnreachable if has_name => {
+            Some(NoConnection::Refused)
+        }
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => None,
         ErrorKind::ConnectionRefused => Some(NoConnection::Refused),
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
@@ -334,9 +332,14 @@ mod tests {
         assert_eq!(why("http://gpu.invalid:8000").await, NoConnection::NameNotFound);
         assert_eq!(why("https://gpu.invalid:8000").await, NoConnection::NameNotFound);
         // No address is without a route on every machine.
-        assert_eq!(of_system(ErrorKind::HostUnreachable), Some(NoConnection::NoRoute));
-        assert_eq!(of_system(ErrorKind::NetworkUnreachable), Some(NoConnection::NoRoute));
-        assert_eq!(of_system(ErrorKind::AddrNotAvailable), Some(NoConnection::Other));
+        for (kind, of_address, of_name) in [
+            (ErrorKind::HostUnreachable, NoConnection::NoRoute, NoConnection::NoRoute),
+            (ErrorKind::NetworkUnreachable, NoConnection::NoRoute, NoConnection::Refused),
+            (ErrorKind::AddrNotAvailable, NoConnection::Other, NoConnection::Refused),
+        ] {
+            let found = [false, true].map(|has_name| of_system(kind, has_name));
+            assert_eq!(found, [Some(of_address), Some(of_name)], "{kind}");
+        }
     }
 
     #[tokio::test]
