@@ -19,7 +19,8 @@ pub use cost::{Cost, cost};
 pub use load::{Load, SimulatedRequest, Start, TraceError, agents, chats, conversations, one_system_prompt};
 pub use machine::Machine;
 pub use policy::{
-    ByConversation, CacheAware, Greedy, LeastBusy, Ours, Policy, RoundRobin, SGLANG, Seen, TwoAtRandom, VLLM,
+    ByConversation, CacheAware, Greedy, LeastBusy, Ours, Policy, RoundRobin, SGLANG, Seen, Several,
+    TwoAtRandom, VLLM,
 };
 pub use random::Random;
 pub use run::{Measured, SimulatedPool, run};
@@ -49,6 +50,25 @@ pub fn at_load(load: &Load, fleet: &SimulatedPool, share: f64) -> Load {
     }
     // There are loads which a little more of makes collapse. They stay on this side of it.
     load.stretched(if high.is_finite() { high } else { factor })
+}
+
+/// How long what one Modelgate does takes to reach the others, in seconds: they gather it for 5 ms, and Redis takes some.
+const TOLD_WITHIN: f64 = 0.02;
+
+/// One Modelgate with metering, and several, which tell each other what they do or do not.
+pub fn several(load: &Load, fleet: &SimulatedPool, seed: u64) -> Vec<Box<dyn Policy>> {
+    let ours = || Ours::new(fleet.servers, fleet.cache_tokens, load.block_tokens, true);
+    let some = |name, count, delay| -> Box<dyn Policy> {
+        Box::new(Several::new(name, (0..count).map(|_| ours()).collect(), delay, seed))
+    };
+    vec![
+        Box::new(Greedy::default()),
+        Box::new(ours()),
+        some("2 Modelgates", 2, Some(TOLD_WITHIN)),
+        some("4 Modelgates", 4, Some(TOLD_WITHIN)),
+        some("2 Modelgates, nothing shared", 2, None),
+        some("4 Modelgates, nothing shared", 4, None),
+    ]
 }
 
 /// All policies that are compared, the one that knows everything first, then ours.

@@ -1,7 +1,7 @@
 //! Compares policies and prints a table: `cargo xtask bench pick`.
 //!
 //! `MODELGATE_BENCHMARK_TRACE`: the file of the conversation trace. `MODELGATE_BENCHMARK_SEEDS`: seeds, with commas between them.
-//! `MODELGATE_BENCHMARK_LOADS`: some of `trace,chats,agents,one`. `MODELGATE_BENCHMARK_RESULT`: a folder for `pick.md`.
+//! `MODELGATE_BENCHMARK_LOADS`: some of `trace,chats,agents,one`. `MODELGATE_BENCHMARK_SEVERAL=1`: several Modelgates instead of the policies. `MODELGATE_BENCHMARK_RESULT`: a folder for `pick.md`.
 #![allow(clippy::print_stdout, reason = "its output is for the person who runs it")]
 
 use std::{
@@ -18,8 +18,8 @@ use std::{
 };
 
 use choice_simulator::{
-    Load, Measured, SimulatedPool, agents, at_load, chats, conversations, cost, one_system_prompt, policies,
-    run,
+    Load, Measured, Policy, SimulatedPool, agents, at_load, chats, conversations, cost, one_system_prompt,
+    policies, run, several,
 };
 
 /// The default seeds, with which the figures in docs/performance.md were made. The policy was tuned with 101 to 103.
@@ -141,7 +141,7 @@ fn compare(work: &Work, case: &Case, seeds: &[u64]) -> String {
     for (place, seed) in seeds.iter().enumerate() {
         let load = at_load(&work.load(case, place, *seed), &fleet, case.busy);
         load_name = load.name;
-        for (number, mut policy) in policies(&load, &fleet, *seed).into_iter().enumerate() {
+        for (number, mut policy) in compared(&load, &fleet, *seed).into_iter().enumerate() {
             let measured = run(&load, &fleet, policy.as_mut());
             match columns.get_mut(number) {
                 Some(column) => column.measured.push(measured),
@@ -171,6 +171,12 @@ fn compare(work: &Work, case: &Case, seeds: &[u64]) -> String {
         )
     };
     columns.iter().map(row).collect()
+}
+
+/// The policies; with `MODELGATE_BENCHMARK_SEVERAL`, several Modelgates instead.
+fn compared(load: &Load, fleet: &SimulatedPool, seed: u64) -> Vec<Box<dyn Policy>> {
+    let of = if env::var_os("MODELGATE_BENCHMARK_SEVERAL").is_some() { several } else { policies };
+    of(load, fleet, seed)
 }
 
 fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {

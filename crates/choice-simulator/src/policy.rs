@@ -3,10 +3,12 @@
 
 mod cache_aware;
 mod known;
+mod several;
 mod simple;
 
 pub use cache_aware::{CacheAware, SGLANG, VLLM};
 pub use known::{Greedy, Ours};
+pub use several::Several;
 pub use simple::{ByConversation, LeastBusy, RoundRobin, TwoAtRandom};
 
 use crate::{load::SimulatedRequest, machine::Machine};
@@ -20,8 +22,8 @@ pub trait Policy {
     fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize;
 
     /// A request that was sent there has been answered.
-    fn answered(&mut self, place: usize, request: usize) {
-        let _ = (place, request);
+    fn answered(&mut self, place: usize, request: usize, now: f64) {
+        let _ = (place, request, now);
     }
 
     /// A server's `/metrics` have been read; each second.

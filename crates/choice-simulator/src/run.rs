@@ -197,7 +197,7 @@ impl<'l> Simulation<'l> {
         }
         for request in happened.ended {
             self.unanswered -= 1;
-            policy.answered(place, request);
+            policy.answered(place, request, now);
             self.open[self.server_of[request]] -= 1;
             if let Some((next, pause)) = self.next[request] {
                 self.plan(now + pause, What::Arrives(next));

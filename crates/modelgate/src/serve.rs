@@ -9,6 +9,7 @@
 //! open_telemetry.rs   what an OpenTelemetry collector is told
 //! own_usage.rs        what callers' own keys have used
 //! alerts.rs           what webhooks are told
+//! messages.rs         the form in which Modelgates tell each other something
 //! listeners.rs        the sockets: bound here, or handed over by systemd
 //! log.rs              the log
 //! ```
@@ -20,6 +21,8 @@ mod choice;
 mod find_budgets;
 mod listeners;
 mod log;
+mod messages;
+
 mod metering;
 mod open_telemetry;
 mod own_usage;

@@ -17,6 +17,7 @@ use testkit::{
     modelgate::{Modelgate, optimised},
     need,
     program::Program,
+    redis::{Redis, redis_server},
     sim::{FailureMode, Options, Sim},
     traefik::{Traefik, traefik_binary},
 };
@@ -92,6 +93,61 @@ async fn a_second_turn_goes_where_the_first_was() {
         let (first, again) =
             (send(forged).await, send(stack.post("/v1/chat/completions", &question(&opening(0)))).await);
         assert_eq!(server(&first), server(&again), "{version}");
+    }
+}
+
+/// Two Modelgates, each behind a Traefik of its own, with one Redis: each chooses by what both have sent.
+///
+/// Regression: each knew only what it had sent itself. So the second turn of a conversation that came through the other Traefik went
+/// to any server.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_modelgates_choose_as_one() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let servers = sims(["a", "b", "c"]);
+    let shared = format!("shared_limits: {{ url: {:?}, timeout: 1s }}", redis.url());
+    let (one, other) =
+        (with(NEWEST, &servers, CACHE, &shared).await, with(NEWEST, &servers, CACHE, &shared).await);
+    let Some(stacks) = one.zip(other).map(|(one, other)| [one, other]) else { return };
+    let count = async |stack: &Stack, direction: &str| {
+        figure(stack, &format!("modelgate_choices_passed_on_total{{direction=\"{direction}\"}}")).await
+    };
+    // Each knows of the other.
+    for stack in &stacks {
+        testkit::eventually(Duration::from_secs(60), || async {
+            (stack.modelgate.readyz().await["shared_limits"]["replicas"] == 2).then_some(())
+        })
+        .await;
+    }
+    let mut open = Vec::new();
+    for number in 0..30 {
+        let messages = opening(number);
+        let first = send(stacks[number % 2].post("/v1/chat/completions", &question(&messages))).await;
+        open.push((number, messages, server(&first)));
+    }
+    let both_heard = || async {
+        (count(&stacks[0], "received").await >= 15.0 && count(&stacks[1], "received").await >= 15.0)
+            .then_some(())
+    };
+    testkit::eventually(Duration::from_secs(60), both_heard).await;
+    let (mut stayed, mut answering) = (0, BTreeSet::new());
+    for (number, mut messages, first) in open {
+        messages.push(json!({ "role": "assistant", "content": "Yes." }));
+        messages.push(json!({ "role": "user", "content": "And then?" }));
+        let second = send(stacks[(number + 1) % 2].post("/v1/chat/completions", &question(&messages))).await;
+        stayed += usize::from(server(&second) == first);
+        answering.insert(first);
+    }
+    assert!(stayed >= 29, "{stayed} of 30 stayed");
+    assert_eq!(answering.len(), 3, "and they are spread");
+    for stack in &stacks {
+        assert_eq!(count(stack, "dropped").await, 0.0);
+        // Each counts what it has sent itself: its half, and what was asked until the model was there.
+        let page = send(stack.client.get(format!("{}/metrics", stack.modelgate.admin_url()))).await;
+        let page = page.text().await.expect("a page");
+        let of_servers = page.lines().filter(|line| line.starts_with("modelgate_server_chosen_total{"));
+        let own: f64 = of_servers.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum();
+        assert!((30.0..45.0).contains(&own), "{own}: {page}");
     }
 }
 
@@ -177,6 +233,30 @@ async fn errors_of_servers_stay_theirs() {
     }
 }
 
+/// With metering, a server that fails is avoided, and is chosen again once it answers.
+///
+/// Regression: it failed at once, so it was always the one with the least to do, and more than half of all requests were sent there first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_fails_is_avoided_and_comes_back() {
+    let servers = sims(["a", "b", "c"]);
+    let Some(stack) = metered(&servers, "strategy: least-busy", "").await else { return };
+    servers.iter().for_each(|sim| sim.set_latency(Duration::from_millis(200)));
+    servers[0].set_failure(FailureMode { status: Some(503), ..FailureMode::default() });
+    let asked = async |seconds: u64| {
+        servers.iter().for_each(Sim::forget_requests);
+        let load = Load::chat(&stack.traefik.url(), "llama", ChatAnswer::Whole).key(KEY).connections(8);
+        let report = load.until(Until::Elapsed(Duration::from_secs(seconds))).run().await;
+        println!("{:?}, {:?}", report.statuses, servers.each_ref().map(|sim| sim.posts().len()));
+        let failing = servers[0].posts().len();
+        failing as f64 / (failing + servers[1].posts().len() + servers[2].posts().len()) as f64
+    };
+    asked(4).await;
+    let share = asked(4).await;
+    assert!(share < 0.1, "{share} of what was sent");
+    servers[0].set_failure(FailureMode::default());
+    testkit::eventually(Duration::from_secs(60), || async { (asked(2).await > 0.2).then_some(()) }).await;
+}
+
 /// Concurrency is counted for all servers together, and aliases and models of the same servers share the routers.
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrency_is_counted_over_all_servers() {
@@ -227,6 +307,24 @@ async fn observed(servers: &[Sim], setting: &str) -> Option<Stack> {
     let mut modelgate = builder.env("MODELGATE_ADMIN_TOKEN", ADMIN).start().await;
     modelgate.wait_ready().await;
     let traefik = Traefik::builder(traefik).endpoint(modelgate.provider_endpoint()).start().await;
+    traefik.wait_configured().await;
+    let stack = Stack { traefik, modelgate, client: testkit::client() };
+    stack.wait_for("llama").await;
+    Some(stack)
+}
+
+/// With a Traefik that tells what has become of requests.
+async fn metered(servers: &[Sim], setting: &str, more: &str) -> Option<Stack> {
+    let binary = need(traefik_binary(NEWEST), "Traefik")?;
+    let servers: Vec<(&Sim, &str)> = servers.iter().map(|sim| (sim, setting)).collect();
+    let telemetry = testkit::free_port();
+    let listen = format!("listen: {{ telemetry: \"127.0.0.1:{telemetry}\" }}");
+    let config = config_of(&servers, &format!("\ntraefik: {{ version: {NEWEST:?} }}\n{listen}\n{more}\n"));
+    let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), &config).await;
+    modelgate.wait_ready().await;
+    let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
+    let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint());
+    let traefik = builder.telling(&endpoint).start().await;
     traefik.wait_configured().await;
     let stack = Stack { traefik, modelgate, client: testkit::client() };
     stack.wait_for("llama").await;
@@ -641,23 +739,11 @@ async fn a_server_says_itself_that_it_is_full() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_is_told_twice_makes_room_once() {
     const RECORDS: &str = "modelgate_receipts_total{kind=\"record\"}";
-    let Some(binary) = need(traefik_binary(NEWEST), "Traefik") else { return };
     let options = Options { owned_by: "vllm".into(), max_running: 1, ..Options::named("a", &["llama"]) };
-    let sim = Sim::start_with(options);
-    let telemetry = testkit::free_port();
-    let more = format!(
-        "\ntraefik: {{ version: {NEWEST:?} }}\nlisten: {{ telemetry: \"127.0.0.1:{telemetry}\" }}\nmetering: {{ scrape: 600s }}\n"
-    );
+    let sim = [Sim::start_with(options)];
     let setting = "strategy: least-busy, pick: { wait: 25s, max_requests: 1 }";
-    let config = config_of(&[(&sim, setting)], &more);
-    let mut modelgate = Modelgate::start_with(env!("CARGO_BIN_EXE_modelgate"), &config).await;
-    modelgate.wait_ready().await;
-    let endpoint = [format!("--accesslog.otlp.http.endpoint=http://127.0.0.1:{telemetry}/v1/logs")];
-    let builder = Traefik::builder(binary).endpoint(modelgate.provider_endpoint());
-    let traefik = builder.telling(&endpoint).start().await;
-    traefik.wait_configured().await;
-    let stack = Stack { traefik, modelgate, client: testkit::client() };
-    stack.wait_for("llama").await;
+    let Some(stack) = metered(&sim, setting, "metering: { scrape: 600s }").await else { return };
+    let [sim] = sim;
     let told = async |count: usize| {
         testkit::eventually(Duration::from_secs(60), || async {
             (figure(&stack, RECORDS).await >= count as f64).then_some(())

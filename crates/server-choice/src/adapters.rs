@@ -29,6 +29,16 @@ impl AdapterId {
     pub fn of(name: &str) -> Self {
         Self((xxh3_64(name.as_bytes()) >> 32) as u32)
     }
+
+    /// As a number, by which another Modelgate knows it.
+    pub fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// The one of this number ([`Self::to_bits`]).
+    pub fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
 }
 
 /// What a server says of its adapters.

@@ -40,7 +40,7 @@ pub struct Choice {
 }
 
 /// Chooses the server from which the first token is expected soonest, where the seconds of reading count more than once: those who
-/// come after wait for them as well. Of equals, the one with less under way; of these, the first from `turn` on
+/// come after wait for them as well. A server that fails ([`Server::failed`]) is chosen only if all do. Of equals, the one with less under way; of these, the first from `turn` on
 /// (any number, best a random one). `None` only without servers.
 ///
 /// Nothing is changed: tell the chosen one with [`Server::sent`].
@@ -55,9 +55,10 @@ where
     let count = servers.len();
     let first = turn.checked_rem(count)?;
     let cached = Belief::cached_at_each(servers.clone().map(Server::belief), prompt.blocks);
-    let order = |choice: &Choice| {
+    let order = |(is_avoided, choice): &(bool, Choice)| {
         let Estimate { wait, load, read, steps, .. } = choice.estimate;
         (
+            *is_avoided,
             wait + load + steps + read.mul_f32(weight),
             choice.estimate.under_way,
             (choice.place + count - first) % count,
@@ -69,9 +70,10 @@ where
         .enumerate()
         .map(|(place, ((server, cached), own))| {
             let estimate = expected(server, prompt, now, (cached, pool.of_server(*own)));
-            Choice { place, estimate }
+            (server.is_avoided(now), Choice { place, estimate })
         })
         .min_by_key(order)
+        .map(|(_, choice)| choice)
 }
 
 /// How often a second of reading counts: once for the request itself, and once for each one that it delays. These are the requests

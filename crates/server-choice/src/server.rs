@@ -34,6 +34,15 @@ const FRESH: Duration = Duration::from_secs(60);
 /// many it takes; or half as many again as it has told of.
 const TRIED: u32 = 8;
 
+/// For how long a server that has failed is avoided: the first time, and at most. Each time in a row it is twice as long.
+const AVOIDED: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(32)];
+
+/// After that it gets one request in this time: what becomes of one is told within a second or two.
+const TRIED_EVERY: Duration = Duration::from_secs(2);
+
+/// After so many of which nothing was told it is no longer taken to fail.
+const TRIES: u32 = 3;
+
 /// The default cost of each request under way to the next one, in seconds: a server's steps become longer with each.
 const SEAT: f32 = 0.001;
 
@@ -60,11 +69,16 @@ pub struct Server {
     weighed_tokens: AtomicU64,
     /// What each request under way costs the next one, in seconds (as `f32`).
     seat: AtomicU32,
-    /// Tokens of prompts that were sent here, and how many of them were believed to be in its cache.
-    asked_tokens: AtomicU64,
-    believed_tokens: AtomicU64,
+    /// What was sent here, by this chooser of servers and by others.
+    own: AskedSums,
+    by_others: AskedSums,
     /// How many of the requests that were sent here another server has answered.
     elsewhere: AtomicU64,
+    /// How often in a row it was avoided because it had failed, and until when it is, in µs.
+    failures: AtomicU32,
+    /// How many requests it was tried with since.
+    tries: AtomicU32,
+    avoided_until: AtomicU64,
     /// What it has said of its cache since its start: tokens that were looked for there, and tokens that were found (as `f64`).
     told_asked: AtomicU64,
     told_cached: AtomicU64,
@@ -76,7 +90,24 @@ pub struct Server {
     told: AtomicU32,
 }
 
-/// What was sent to a server since it is known, and what became of it.
+/// What a server was asked for.
+#[derive(Debug, Default)]
+struct AskedSums {
+    requests: AtomicU64,
+    /// Tokens of their prompts, and how many of them were believed to be in its cache.
+    tokens: AtomicU64,
+    believed_tokens: AtomicU64,
+}
+
+impl AskedSums {
+    fn add(&self, prompt: &Prompt<'_>, expected: &Estimate) {
+        self.requests.fetch_add(1, Relaxed);
+        self.tokens.fetch_add(u64::from(prompt.tokens), Relaxed);
+        self.believed_tokens.fetch_add(u64::from(expected.cached_tokens), Relaxed);
+    }
+}
+
+/// What one chooser has sent to a server since it is known, and what became of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SentSums {
     /// Requests for which it was chosen.
@@ -114,9 +145,12 @@ impl Server {
             read_tokens: AtomicU64::new(0),
             weighed_tokens: AtomicU64::new(0),
             seat: AtomicU32::new(SEAT.to_bits()),
-            asked_tokens: AtomicU64::new(0),
-            believed_tokens: AtomicU64::new(0),
+            own: AskedSums::default(),
+            by_others: AskedSums::default(),
             elsewhere: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            tries: AtomicU32::new(0),
+            avoided_until: AtomicU64::new(0),
             told_asked: AtomicU64::new(0),
             told_cached: AtomicU64::new(0),
             most: AtomicU32::new(0),
@@ -189,6 +223,21 @@ impl Server {
 
     /// A request was sent there, and this was expected of it. What is returned is to be kept until its end is told.
     pub fn sent(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> SentRequest {
+        self.own.add(prompt, expected);
+        self.count_in(prompt, expected, now)
+    }
+
+    /// Another chooser of servers has sent a request there, of which it has expected this. It counts in all that is known of the
+    /// server, but not in [`Self::sums`].
+    pub fn sent_by_another(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> SentRequest {
+        self.by_others.add(prompt, expected);
+        self.count_in(prompt, expected, now)
+    }
+
+    fn count_in(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> SentRequest {
+        if self.failures.load(Relaxed) > 0 {
+            self.is_tried(now);
+        }
         let request = self.count.send(now);
         let read = prompt.tokens - expected.cached_tokens.min(prompt.tokens);
         let cost = weighed(expected.cached_tokens, read);
@@ -200,8 +249,6 @@ impl Server {
         self.change_wait(now, |wait| wait + takes);
         self.read_tokens.fetch_add(u64::from(read), Relaxed);
         self.weighed_tokens.fetch_add(cost as u64, Relaxed);
-        self.asked_tokens.fetch_add(u64::from(prompt.tokens), Relaxed);
-        self.believed_tokens.fetch_add(u64::from(expected.cached_tokens), Relaxed);
         prompt.adapter.iter().for_each(|adapter| self.adapters.used(*adapter, now));
         let answer = (prompt.answer_tokens as f32 / prompt.block_tokens).round() as u32;
         self.hold(request.number(), self.belief.used(prompt.blocks, answer));
@@ -299,6 +346,7 @@ impl Server {
         self.belief.forget();
         self.full_at.store(0, Relaxed);
         self.adapters.forget();
+        self.answered();
     }
 
     /// Whether an adapter is believed to be loaded there; `None` if the server says nothing of adapters.
@@ -354,19 +402,54 @@ impl Server {
     /// What was sent there so far, and what became of it.
     pub fn sums(&self) -> SentSums {
         let told = |bits: &AtomicU64| f64::from_bits(bits.load(Relaxed));
-        let (asked_tokens, believed_tokens) = self.believed();
         SentSums {
-            requests: self.count.sent(),
+            requests: self.own.requests.load(Relaxed),
             elsewhere: self.elsewhere.load(Relaxed),
-            prompt_tokens: asked_tokens,
-            expected_cached_tokens: believed_tokens,
+            prompt_tokens: self.own.tokens.load(Relaxed),
+            expected_cached_tokens: self.own.believed_tokens.load(Relaxed),
             told: (told(&self.told_asked), told(&self.told_cached)),
         }
     }
 
-    /// Another server has answered a request that was sent there: it did not answer itself.
-    pub fn answered_elsewhere(&self) {
+    /// Another server has answered a request that was sent there: it did not answer itself ([`Self::failed`]).
+    pub fn answered_elsewhere(&self, now: Duration) {
         self.elsewhere.fetch_add(1, Relaxed);
+        self.failed(now);
+    }
+
+    /// It could not answer a request. A server that fails does so at once, and so looks idle: it is avoided for a while, and then gets
+    /// one request after another, until it has answered one. What fails while it is avoided was sent there before.
+    pub fn failed(&self, now: Duration) {
+        if self.tries.swap(0, Relaxed) == 0 && self.is_avoided(now) {
+            return;
+        }
+        let before = self.failures.fetch_add(1, Relaxed);
+        let [first, most] = AVOIDED;
+        let pause = first.saturating_mul(1 << before.min(16)).min(most);
+        self.avoided_until.store(micros(now + pause), Relaxed);
+    }
+
+    /// It gets a request although it has failed.
+    fn is_tried(&self, now: Duration) {
+        if self.tries.fetch_add(1, Relaxed) < TRIES {
+            self.avoided_until.fetch_max(micros(now + TRIED_EVERY), Relaxed);
+        } else {
+            self.answered();
+        }
+    }
+
+    /// It has answered a request.
+    pub fn answered(&self) {
+        if self.failures.load(Relaxed) > 0 {
+            self.failures.store(0, Relaxed);
+            self.tries.store(0, Relaxed);
+            self.avoided_until.store(0, Relaxed);
+        }
+    }
+
+    /// Whether another server is to be chosen, if there is one, because this one has failed ([`Self::failed`]).
+    pub fn is_avoided(&self, now: Duration) -> bool {
+        self.avoided_until.load(Relaxed) > micros(now)
     }
 
     /// The server has said how many tokens were looked for in its cache, and how many were found, since its start.
@@ -375,9 +458,12 @@ impl Server {
         self.told_cached.store(found.to_bits(), Relaxed);
     }
 
-    /// Tokens of prompts that were sent here, and how many of them were believed to be in its cache.
+    /// Tokens of prompts that were sent here by anybody, and how many of them were believed to be in its cache.
     pub fn believed(&self) -> (u64, u64) {
-        (self.asked_tokens.load(Relaxed), self.believed_tokens.load(Relaxed))
+        let sum = |of: fn(&AskedSums) -> &AtomicU64| {
+            of(&self.own).load(Relaxed) + of(&self.by_others).load(Relaxed)
+        };
+        (sum(|asked| &asked.tokens), sum(|asked| &asked.believed_tokens))
     }
 }
 

@@ -91,7 +91,7 @@ pub struct SentRequest {
 
 impl SentRequest {
     /// How many were sent to the same server before it.
-    pub(crate) fn number(self) -> u64 {
+    pub fn number(self) -> u64 {
         self.number
     }
 }

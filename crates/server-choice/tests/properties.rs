@@ -84,6 +84,63 @@ fn a_conversation_stays_until_waiting_takes_longer_than_reading() {
 
 /// What is read anew on a free server delays those who come after. So the more of the time the servers of a pool read, the longer a
 /// conversation waits for its own server: up to four times what reading it elsewhere would take longer.
+/// Regression: a server that fails at once has never anything to do, and so got more requests than the others.
+#[test]
+fn a_server_that_fails_is_avoided_for_longer_each_time() {
+    let pool = pool(2);
+    let prompt = prompt(&[]);
+    let at = |millis: u64| Duration::from_millis(millis);
+    let chosen = |now: Duration| choose(&pool, &prompt, now, 0).expect("servers").place;
+    let other = Prompt { tokens: 100_000, ..prompt };
+    pool[1].sent(&other, &choose(&pool[1..], &other, at(0), 0).expect("a server").estimate, at(0));
+    assert_eq!(chosen(at(1)), 0, "the other one is busy");
+    let mut now = 0;
+    for pause in [2_000, 4_000, 8_000, 16_000, 32_000, 32_000] {
+        pool[0].failed(at(now));
+        // Sent before it was avoided.
+        pool[0].answered_elsewhere(at(now + 1));
+        assert_eq!(
+            (chosen(at(now)), chosen(at(now + pause - 1)), pool[0].is_avoided(at(now + pause))),
+            (1, 1, false)
+        );
+        now += pause;
+    }
+    assert_eq!(pool[0].sums().elsewhere, 6);
+    pool[0].answered_elsewhere(at(now));
+    assert!(pool[0].is_avoided(at(now + 31_999)));
+    pool[1].failed(at(now));
+    assert_eq!(chosen(at(now)), 0, "where all fail, none is avoided");
+    pool[0].answered();
+    assert_eq!((pool[0].is_avoided(at(now)), pool[1].is_avoided(at(now))), (false, true));
+    pool[0].failed(at(now));
+    assert!(pool[0].is_avoided(at(now + 1_999)) && !pool[0].is_avoided(at(now + 2_000)), "it begins anew");
+    pool[1].answered();
+
+    // It gets one request in two seconds, and the next failure counts.
+    let send = |now: u64| {
+        let found = choose(&pool[..1], &prompt, at(now), 0).expect("a server");
+        pool[0].sent(&prompt, &found.estimate, at(now));
+    };
+    now += 2_000;
+    send(now);
+    assert!(pool[0].is_avoided(at(now + 1_999)) && !pool[0].is_avoided(at(now + 2_000)));
+    pool[0].failed(at(now + 1_000));
+    assert!(pool[0].is_avoided(at(now + 4_999)) && !pool[0].is_avoided(at(now + 5_000)), "twice as long");
+    pool[0].failed(at(now + 1_001));
+    assert!(!pool[0].is_avoided(at(now + 5_000)), "the same failure, or an old one");
+    // Where nobody tells what becomes of requests, it is used again in the end.
+    now += 5_000;
+    for _ in 0..3 {
+        send(now);
+        assert!(pool[0].is_avoided(at(now + 1_999)));
+        now += 2_000;
+    }
+    send(now);
+    assert!(!pool[0].is_avoided(at(now)));
+    pool[0].failed(at(now));
+    assert!(pool[0].is_avoided(at(now + 1_999)) && !pool[0].is_avoided(at(now + 2_000)), "it begins anew");
+}
+
 #[test]
 fn the_busier_a_pool_the_longer_a_conversation_waits_for_its_server() {
     let now = Duration::from_secs(600);

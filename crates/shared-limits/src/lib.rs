@@ -9,7 +9,7 @@
 //!
 //! **Servers.** Redis 5 or later (which replicates scripts by their effects; otherwise they could not use the time), and
 //! Valkey. The user needs `+@connection +evalsha +eval +script|load +time +get +mget +set +del +zadd +zcard +zremrangebyscore
-//! +expire` (and `+xadd +xread` for [`SharedLimits::exchange`]) and the keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: an
+//! +expire` (and `+xadd +xread` for [streams](Stream)) and the keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: an
 //! evicted limit counts as unused. So does one that a replica has not yet received when it becomes the primary.
 //!
 //! **Clusters.** The limits of one request belong to a key, a consumer and a model, in every combination; no partition would
@@ -36,7 +36,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use limits::{LimitId, QuotaId};
 use tokio::{sync::watch, task::AbortHandle, time::Instant};
 
-pub use exchange::{MAX_MESSAGE_BYTES, Place, Received};
+pub use exchange::{Listener, Message, Place, Received, Stream, StreamSender};
 
 use crate::{
     link::{Link, Server},

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
     ServerErrorKind, TlsCertificates, aio::MultiplexedConnection,
@@ -68,6 +68,9 @@ pub(crate) struct Link {
     /// What the server's clock and its data are.
     clock: ServerClock,
     epoch: AtomicU64,
+    server: Server,
+    /// The cluster node that has the slot; the configured server until another node is named.
+    node: ArcSwap<ConnectionInfo>,
     /// When the last loss of data was noticed, in nanoseconds since the clock's beginning; 0: never.
     lost: AtomicU64,
     /// Tells the connector that the connection was given up, and why.
@@ -86,9 +89,6 @@ struct ServerClock {
 struct Connector {
     link: Arc<Link>,
     lost: mpsc::Receiver<String>,
-    server: Server,
-    /// The cluster node that has the slot; the configured server until another node is named.
-    node: ConnectionInfo,
     probe: Call,
     keys: Keys,
     /// The number of this Modelgate.
@@ -146,15 +146,15 @@ impl Link {
             replica_changes: watch::Sender::new(replicas),
             clock: ServerClock::new(),
             epoch: AtomicU64::new(0),
+            node: ArcSwap::from_pointee(server.info.clone()),
+            server,
             lost: AtomicU64::new(0),
             given_up: sender,
             health: watch::Sender::new(Health::Down("not connected yet".into())),
         });
-        let node = server.info.clone();
         let (probe, keys, id, last) = (keys.probe(), keys.clone(), random_id(), ServerTime(0));
         let (since, link_of_connector) = (Instant::now(), Arc::clone(&link));
-        let mut connector =
-            Connector { link: link_of_connector, lost, server, node, probe, keys, id, last, since };
+        let mut connector = Connector { link: link_of_connector, lost, probe, keys, id, last, since };
         connector.try_connect().await;
         let task = tokio::spawn(connector.keep());
         (link, task.abort_handle())
@@ -218,6 +218,31 @@ impl Link {
     /// The connection, for what is not a decision: its errors do not mean that the server makes no decisions.
     pub(crate) fn connection(&self) -> Option<MultiplexedConnection> {
         self.connection.load_full().map(|connection| (*connection).clone())
+    }
+
+    /// One more connection to the same server, for calls that wait there. It is not renewed.
+    pub(crate) async fn connect_to_wait(&self) -> Result<MultiplexedConnection, Unavailable> {
+        let connection = timeout(CONNECT_TIMEOUT, self.open()).await.map_err(|_| Unavailable)?;
+        connection.map_err(|error| {
+            tracing::debug!(%error, "there is no second connection to the server of shared limits");
+            Unavailable
+        })
+    }
+
+    async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
+        // Time limits are set where it is used: a decision's starts before it is sent.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(QUEUE);
+        let client = self.server.client(&self.node.load())?;
+        client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// How long ago that was by the server's clock; zero if that is not known.
+    pub(crate) fn age(&self, then: ServerTime) -> Duration {
+        let now = self.clock.at(Instant::now()).map_or(0, ServerTime::as_nanos);
+        Duration::from_nanos(now.saturating_sub(then.as_nanos()))
     }
 
     pub(crate) fn count_failure(&self) {
@@ -316,14 +341,14 @@ impl Connector {
                     self.report(Health::Up);
                     return true;
                 }
-                Err(Failure::Moved(node)) => self.node = *node,
+                Err(Failure::Moved(node)) => self.link.node.store(Arc::from(node)),
                 Err(Failure::Other(other)) => {
                     why = other;
                     break;
                 }
             }
         }
-        self.node = self.server.info.clone();
+        self.link.node.store(Arc::new(self.link.server.info.clone()));
         self.report(Health::Down(why.into()));
         false
     }
@@ -331,29 +356,26 @@ impl Connector {
     async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
         let late = |within| move |_| Failure::Other(format!("no answer within {within:?}"));
         let connection = timeout(CONNECT_TIMEOUT, self.open()).await.map_err(late(CONNECT_TIMEOUT))?;
-        let connection = connection.map_err(|error| Failure::of(&error, &self.node))?;
+        let connection = connection.map_err(|error| Failure::of(&error, &self.link.node.load()))?;
         let probed = timeout(self.link.timeout, ask(&connection, &self.probe)).await;
-        probed.map_err(late(self.link.timeout))?.map_err(|error| Failure::of(&error, &self.node))?;
+        probed
+            .map_err(late(self.link.timeout))?
+            .map_err(|error| Failure::of(&error, &self.link.node.load()))?;
         Ok(connection)
     }
 
     async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
-        // Time limits are set here: a decision's starts before it is sent.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUE);
-        let client = self.server.client(&self.node)?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = self.link.open().await?;
         script::load_all().exec_async(&mut connection).await?;
         Ok(connection)
     }
 
     fn report(&self, health: Health) {
         let was_up = self.link.health.borrow().is_up();
+        let server = self.link.node.load();
         match &health {
-            Health::Up => info!(server = %self.node.addr(), "limits are shared"),
-            Health::Down(why) if was_up => warn!(server = %self.node.addr(), %why, "limits are not shared"),
+            Health::Up => info!(server = %server.addr(), "limits are shared"),
+            Health::Down(why) if was_up => warn!(server = %server.addr(), %why, "limits are not shared"),
             Health::Down(_) => {}
         }
         self.link.health.send_if_modified(|known| {

@@ -99,9 +99,9 @@ impl Keys {
 pub(crate) const REPLICA_COUNTS: Duration = Duration::from_secs(5);
 
 impl Keys {
-    /// The stream of what Modelgates pass on.
-    pub(crate) fn exchange(&self) -> String {
-        format!("{}exchange", self.prefix)
+    /// What is not a limit: a stream, or a secret.
+    pub(crate) fn named(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     fn epoch(&self) -> String {

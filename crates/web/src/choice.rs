@@ -3,11 +3,13 @@
 //! `/auth` reads a snapshot of the servers and what is known of each; it takes no lock, and writes to atomics of the chosen server
 //! alone. [`ChoiceKeeper`] has one owner: it follows the catalogue, and hears what the servers count.
 
+mod sharing;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -16,11 +18,14 @@ use access::{Grant, Pending, PromptParts, estimate::Sum};
 use arc_swap::ArcSwap;
 use catalogue::{Catalogue, Pick, PickBy, RouteId, ServerId, ServerRecord, ServerRoute, ServerUrl, Strategy};
 use server_choice::{
-    AdapterId, BLOCK_BYTES, Choice, Counters, DEFAULT_BLOCKS, Prompt, PromptHasher, SentRequest, SentSums,
-    Server, ToldAdapters, Watch, choose,
+    AdapterId, BLOCK_BYTES, Choice, Counters, DEFAULT_BLOCKS, Estimate, Prompt, PromptHasher, SentRequest,
+    SentSums, Server, ToldAdapters, Watch, choose,
 };
 use telemetry::ChosenServer;
 use traefik_config::{TraefikVersion, has_server_routes};
+
+pub use sharing::{ChoiceNote, ChoiceSharing};
+use sharing::{OthersRequests, Outgoing};
 
 use crate::waiting::{PoolLine, WaitersTurn, WaitingRequests};
 
@@ -38,7 +43,9 @@ pub(crate) struct ServerChoices {
     waiting: Arc<WaitingRequests>,
     /// Whether it is told when requests end.
     are_ends_told: Arc<AtomicBool>,
-    seed: u64,
+    /// With which prompts are hashed. Modelgates that tell each other what they do have the same.
+    secret: Arc<AtomicU64>,
+    outgoing: Arc<Outgoing>,
     start: Instant,
     /// Nothing is counted, and the next best is looked for.
     is_rehearsal: bool,
@@ -96,12 +103,16 @@ pub(crate) struct UnderWay {
     record: Arc<ServerRecord>,
     /// Those that may wait for its end.
     line: Option<Arc<PoolLine>>,
+    /// The moment from which the server's times are counted.
+    start: Instant,
+    /// Where its end is told, if other Modelgates were told of it.
+    told: Option<Arc<Outgoing>>,
 }
 
 impl Drop for UnderWay {
     /// Nobody has told when it has ended, unless [`end`](Self::end) was called.
     fn drop(&mut self) {
-        self.leave(Server::given_up);
+        self.leave(None);
     }
 }
 
@@ -110,13 +121,18 @@ impl UnderWay {
     /// which server, by its URL, has worked on it at once and for how long at least, if anybody has told.
     pub(crate) fn end(&mut self, worked: Option<(&str, Duration)>) {
         let here = worked.filter(|(url, _)| self.is_at(url));
-        let lasted = here.map_or(Duration::ZERO, |(_, lasted)| lasted);
-        self.leave(|server, sent| server.finished(sent, lasted));
+        self.leave(Some(here.map_or(Duration::ZERO, |(_, lasted)| lasted)));
     }
 
-    fn leave(&mut self, tell: impl FnOnce(&Server, SentRequest)) {
+    /// `None`: nobody tells when it ends.
+    fn leave(&mut self, worked: Option<Duration>) {
         if let Some((server, sent)) = self.server.as_ref().zip(self.sent.take()) {
-            tell(server, sent);
+            match worked {
+                Some(worked) => server.finished(sent, worked),
+                None => server.given_up(sent),
+            }
+            let told = self.told.take();
+            told.iter().for_each(|told| _ = told.tell(ChoiceNote::ended(&self.record.spec.id, sent, worked)));
             self.line.iter().for_each(|line| line.poke());
         }
     }
@@ -128,10 +144,13 @@ impl UnderWay {
         rest.is_some_and(|rest| rest.is_empty() || rest == spec.base_path.as_str())
     }
 
-    /// The server with this id has answered it.
-    pub(crate) fn answered_by(&self, id: &str) {
-        if let Some(server) = self.server.as_ref().filter(|_| self.record.spec.id.as_str() != id) {
-            server.answered_elsewhere();
+    /// The server with this id has answered it, with this status if that was told.
+    pub(crate) fn answered_by(&self, id: &str, status: Option<u16>) {
+        let (Some(server), now) = (&self.server, self.start.elapsed()) else { return };
+        match status {
+            _ if self.record.spec.id.as_str() != id => server.answered_elsewhere(now),
+            Some(502..=504) => server.failed(now),
+            _ => server.answered(),
         }
     }
 
@@ -147,7 +166,8 @@ impl Default for ServerChoices {
             known: Arc::default(),
             waiting: Arc::default(),
             are_ends_told: Arc::default(),
-            seed: rand::random(),
+            secret: Arc::new(AtomicU64::new(rand::random())),
+            outgoing: Arc::default(),
             start: Instant::now(),
             is_rehearsal: false,
         }
@@ -256,10 +276,24 @@ impl ServerChoices {
             answer_tokens: u32::try_from(question.sum.answer.min(USUAL_ANSWER)).unwrap_or(0),
             adapter: candidates.adapter,
         };
-        Some(self.best(pick, candidates, &prompt, question.turn))
+        let (mut chosen, expected) = self.best(pick, candidates, &prompt, question.turn);
+        if let (true, Some(sent), Some(expected)) =
+            (self.outgoing.is_heard(), chosen.under_way.sent, expected)
+        {
+            let server = &chosen.under_way.record.spec.id;
+            let note = ChoiceNote::sent(server, sent, &prompt, &expected).of(blocks);
+            chosen.under_way.told = self.outgoing.tell(note).then(|| Arc::clone(&self.outgoing));
+        }
+        Some(chosen)
     }
 
-    fn best(&self, pick: &Pick, candidates: &Candidates, prompt: &Prompt<'_>, turn: u128) -> Chosen {
+    fn best(
+        &self,
+        pick: &Pick,
+        candidates: &Candidates,
+        prompt: &Prompt<'_>,
+        turn: u128,
+    ) -> (Chosen, Option<Estimate>) {
         let now = self.start.elapsed();
         let turn = usize::try_from(turn % 1_000_003).unwrap_or(0);
         let found = self.soonest(pick, candidates, prompt, (now, turn));
@@ -292,7 +326,7 @@ impl ServerChoices {
             would_wait: (self.is_rehearsal && is_full()).then_some(pick.wait),
             next: self.is_rehearsal.then(next).flatten(),
         };
-        Chosen {
+        let chosen = Chosen {
             route: pick.routes[place].id.clone(),
             why: Arc::new(why),
             under_way: UnderWay {
@@ -300,8 +334,11 @@ impl ServerChoices {
                 sent,
                 record: Arc::clone(&pick.routes[place].server),
                 line: (!pick.wait.is_zero()).then(|| Arc::clone(&candidates.line)),
+                start: self.start,
+                told: None,
             },
-        }
+        };
+        (chosen, found.map(|found| found.estimate))
     }
 
     /// The server from which the first token is expected soonest. Where requests may wait, none that is full is chosen while another
@@ -330,7 +367,7 @@ impl ServerChoices {
     fn hashes(&self, pick: &Pick, consumer: &str, body: &[u8]) -> (Vec<u64>, usize) {
         // A consumer's name has no line break, so no consumer and adapter can be taken for another one.
         let of = pick.per_consumer.then_some(consumer);
-        let mut hasher = PromptHasher::new(self.seed, pick.model.as_str(), of);
+        let mut hasher = PromptHasher::new(self.secret.load(Ordering::Relaxed), pick.model.as_str(), of);
         PromptParts::of(body).iter().for_each(|part| hasher.add(part));
         hasher.finish()
     }
@@ -368,6 +405,7 @@ struct KnownServer {
     server: Arc<Server>,
     watch: Watch,
     heard: Instant,
+    others: OthersRequests,
 }
 
 impl KnownServer {
@@ -379,6 +417,7 @@ impl KnownServer {
             server: Arc::new(Server::new(DEFAULT_BLOCKS)),
             watch: Watch::new(BLOCK_TOKENS),
             heard: Instant::now(),
+            others: OthersRequests::default(),
         }
     }
 
@@ -448,6 +487,24 @@ impl ChoiceKeeper {
         }
     }
 
+    /// What is to be told to other Modelgates; `None` if it was asked for before.
+    pub fn sharing(&self) -> Option<ChoiceSharing> {
+        ChoiceSharing::begin(&self.choices.outgoing, &self.choices.secret)
+    }
+
+    /// Another Modelgate, whose number is `from`, has told this so long ago.
+    pub fn told(&mut self, from: u64, note: &ChoiceNote, age: Duration) {
+        let now = self.choices.start.elapsed();
+        if let Some(known) = self.servers.get_mut(&note.server()) {
+            known.others.told(&known.server, from, note, (age, now));
+        }
+    }
+
+    /// No other Modelgate is left: nobody tells any more when the requests end that others have sent.
+    pub fn is_alone(&mut self) {
+        self.servers.values_mut().for_each(|known| known.others.forget(&known.server, true));
+    }
+
     /// Returns when a server may have room for a request that waits.
     pub async fn freed(&self) {
         self.choices.waiting.freed().await;
@@ -471,6 +528,7 @@ impl ChoiceKeeper {
 
     /// Some time has passed; `are_ends_told` says whether it is told when requests end. To be called every second or so.
     pub fn pass(&mut self, are_ends_told: bool) {
+        self.servers.values_mut().for_each(|known| known.others.forget(&known.server, false));
         for known in self.servers.values_mut().filter(|known| known.heard.elapsed() > UNHEARD) {
             known.watch.unheard(&known.server, are_ends_told);
             known.heard = Instant::now();
@@ -702,6 +760,63 @@ mod tests {
         assert!(second.await.expect("no panic").is_ok(), "nobody waits there any more");
     }
 
+    /// Two Modelgates with the same servers, each of which gets some of the requests.
+    ///
+    /// Regression: each knew half of what the servers had read, and sent the other half of a conversation anywhere.
+    #[test]
+    fn modelgates_that_tell_each_other_choose_as_one() {
+        let (one_catalogue, mut one) = kept(&[("strategy", "cache")]);
+        let (other_catalogue, mut other) = kept(&[("strategy", "cache")]);
+        let grants = [grant(&one_catalogue, "alice"), grant(&other_catalogue, "alice")];
+        let mut sharing = one.sharing().expect("the first");
+        let mut other_sharing = other.sharing().expect("the first");
+        other_sharing.set_secret(sharing.secret());
+        let pass_on = |from: &mut ChoiceSharing, to: &mut ChoiceKeeper| {
+            std::iter::from_fn(|| from.next_now()).map(|note| to.told(1, &note, Duration::ZERO)).count()
+        };
+        let prompts: Vec<Vec<u8>> = (0..6).map(|number| body(&format!("{number:03} "))).collect();
+        let sum = Sum { prompt: 1_000, answer: 10, open: None };
+        let choose = |keeper: &ChoiceKeeper, grant: &Grant, body: &Vec<u8>| {
+            keeper.choices.choose(grant, PickQuestion { body: Some(body), sum, turn: 0 }).expect("a choice")
+        };
+        choose(&one, &grants[0], &prompts[0]);
+        assert_eq!(pass_on(&mut sharing, &mut other), 0, "nobody is there");
+        sharing.set_heard(true);
+        let at: Vec<Chosen> = prompts.iter().map(|body| choose(&one, &grants[0], body)).collect();
+        assert_eq!(other.under_way(), 0);
+        assert_eq!(pass_on(&mut sharing, &mut other), 6);
+        assert_eq!(other.under_way(), 6);
+        assert_eq!(other.choices.sums().values().map(|sums| sums.requests).sum::<u64>(), 0, "not its own");
+        let names: Vec<Arc<str>> = at.iter().map(|chosen| Arc::clone(&chosen.why.name)).collect();
+        let mut at = at.into_iter();
+        at.next().expect("a request").under_way.end(None);
+        at.next().expect("a request").under_way.end_unheard();
+        drop(at);
+        assert_eq!(pass_on(&mut sharing, &mut other), 5, "of one nobody tells the end");
+        assert_eq!(other.under_way(), 1);
+        other.is_alone();
+        assert_eq!(other.under_way(), 0);
+        wait(&mut other);
+        for (body, name) in prompts.iter().zip(&names) {
+            let chosen = choose(&other, &grants[1], body);
+            assert_eq!(
+                (&chosen.why.name, chosen.why.cached_percent() > Some(80)),
+                (name, true),
+                "{}",
+                chosen.why
+            );
+        }
+        assert_eq!(pass_on(&mut other_sharing, &mut one), 0, "it was not told that it is heard");
+        let rehearsed = one
+            .choices
+            .rehearsal()
+            .choose(&grants[0], PickQuestion { body: Some(&prompts[0]), sum, turn: 0 });
+        assert!(rehearsed.is_some());
+        assert_eq!(pass_on(&mut sharing, &mut other), 0, "what is only tried is not told");
+        let unknown = serde_json::json!({ "server": "file:nobody", "number": 1, "what": "given_up" });
+        other.told(1, &serde_json::from_value(unknown).expect("a note"), Duration::ZERO);
+    }
+
     #[test]
     fn only_servers_of_the_catalogue_that_judged_the_request_are_chosen() {
         let (catalogue, mut keeper) = kept(&[("strategy", "least-busy")]);
@@ -762,9 +877,9 @@ mod tests {
         failed.under_way.end(None);
         assert_eq!(keeper.under_way(), 0, "by whom it was answered is told later");
         let own = failed.under_way.record.spec.id.as_str().to_owned();
-        failed.under_way.answered_by(&own);
+        failed.under_way.answered_by(&own, Some(200));
         assert_eq!(keeper.choices.sums()[&own].elsewhere, 0);
-        failed.under_way.answered_by("another");
+        failed.under_way.answered_by("another", None);
         assert_eq!(keeper.choices.sums()[&own].elsewhere, 1);
         let other = choose(&keeper, &grant(&newer, "alice"));
         drop(failed);

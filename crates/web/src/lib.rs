@@ -61,7 +61,7 @@ use tokio::{net::TcpListener, sync::watch};
 pub use advice::UNKNOWN_TRAEFIK;
 pub use books::BooksOfServers;
 pub use budget_events::{BUDGET_LEVELS, BudgetEvent, BudgetUsed, LookedBudgets, NamedBudget, RefusedBudget};
-pub use choice::ChoiceKeeper;
+pub use choice::{ChoiceKeeper, ChoiceNote, ChoiceSharing};
 pub use counting::{OnFailure, SharedCounting};
 pub use finding_json::finding_to_json;
 pub use history::{History, MAX_BYTES, MAX_REVISIONS, Revision};

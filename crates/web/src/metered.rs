@@ -103,9 +103,9 @@ impl Metered {
         self.under_way.iter_mut().for_each(|under_way| under_way.end(worked));
     }
 
-    /// The server with this id has answered it, whichever was chosen for it.
-    pub(crate) fn answered_by(&self, id: &str) {
-        self.under_way.iter().for_each(|under_way| under_way.answered_by(id));
+    /// The server with this id has answered it, whichever was chosen for it, with this status if that was told.
+    pub(crate) fn answered_by(&self, id: &str, status: Option<u16>) {
+        self.under_way.iter().for_each(|under_way| under_way.answered_by(id, status));
     }
 
     /// Its span, if it is to have one.

@@ -95,7 +95,7 @@ impl Shared {
                 None => None,
             };
             if let Some(found) = &server {
-                settlement.held.answered_by(&found.named.id);
+                settlement.held.answered_by(&found.named.id, settlement.status);
             }
             settlement.server = server.as_ref().map(|found| found.server.spec.url.as_str().into());
             let own_name =

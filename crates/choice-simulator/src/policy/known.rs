@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, mem, time::Duration};
 
-use server_choice::{Prompt, SentRequest, Server, Watch, choose};
+use server_choice::{Choice, Prompt, SentRequest, Server, Watch, choose};
 
 use super::{Policy, Seen};
 use crate::{load::SimulatedRequest, machine::Machine};
@@ -44,6 +44,45 @@ impl Ours {
             turn: 0,
         }
     }
+
+    fn prompt<'r>(&self, asked: &'r SimulatedRequest) -> Prompt<'r> {
+        Prompt {
+            blocks: &asked.blocks,
+            tokens: asked.prompt_tokens,
+            block_tokens: self.block_tokens,
+            answer_tokens: ANSWER_TOKENS,
+            adapter: None,
+        }
+    }
+
+    /// Chooses a server and sends the request there.
+    pub(super) fn send(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> Choice {
+        self.turn += 1;
+        let now = Duration::from_secs_f64(seen.now);
+        let prompt = self.prompt(asked);
+        let choice = choose(&self.servers, &prompt, now, self.turn).expect("there are servers");
+        let sent = self.servers[choice.place].sent(&prompt, &choice.estimate, now);
+        self.is_under_way(seen.request, sent);
+        choice
+    }
+
+    /// Another one has chosen for this request, and has told so.
+    pub(super) fn hear_choice(
+        &mut self,
+        (request, asked): (usize, &SimulatedRequest),
+        choice: &Choice,
+        now: f64,
+    ) {
+        let now = Duration::from_secs_f64(now);
+        let sent = self.servers[choice.place].sent_by_another(&self.prompt(asked), &choice.estimate, now);
+        self.is_under_way(request, sent);
+    }
+
+    fn is_under_way(&mut self, request: usize, sent: SentRequest) {
+        if let Some(ends) = &mut self.ends {
+            ends.under_way.insert(request, sent);
+        }
+    }
 }
 
 impl Policy for Ours {
@@ -52,24 +91,10 @@ impl Policy for Ours {
     }
 
     fn choose(&mut self, asked: &SimulatedRequest, seen: &Seen<'_>) -> usize {
-        self.turn += 1;
-        let now = Duration::from_secs_f64(seen.now);
-        let prompt = Prompt {
-            blocks: &asked.blocks,
-            tokens: asked.prompt_tokens,
-            block_tokens: self.block_tokens,
-            answer_tokens: ANSWER_TOKENS,
-            adapter: None,
-        };
-        let choice = choose(&self.servers, &prompt, now, self.turn).expect("there are servers");
-        let sent = self.servers[choice.place].sent(&prompt, &choice.estimate, now);
-        if let Some(ends) = &mut self.ends {
-            ends.under_way.insert(seen.request, sent);
-        }
-        choice.place
+        self.send(asked, seen).place
     }
 
-    fn answered(&mut self, place: usize, request: usize) {
+    fn answered(&mut self, place: usize, request: usize, _now: f64) {
         if let Some(ends) = &mut self.ends {
             ends.untold[place].extend(ends.under_way.remove(&request));
         }

@@ -1,10 +1,17 @@
 //! Tells the choice of servers what is known of them: which there are, and how busy they say they are, each second.
 //!
 //! Without a pool whose servers Modelgate chooses, no page is read.
+//!
+//! ```text
+//! sharing.rs     what Modelgates with the same Redis tell each other
+//! ```
+
+mod sharing;
 
 use std::{sync::Arc, time::Duration};
 
 use discovery::metrics::{self, LoadReading};
+use sharing::Heard;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -20,6 +27,8 @@ const WHILE_WAITED_FOR: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(500);
 /// Readings that may wait.
 const READINGS_CAPACITY: usize = 256;
+/// What others have told that may wait.
+const HEARD_CAPACITY: usize = 4_096;
 
 /// Keeps it; never returns.
 pub(super) async fn keep(shared: &Arc<Shared>) {
@@ -34,10 +43,17 @@ pub(super) async fn keep(shared: &Arc<Shared>) {
         }
         std::future::pending::<()>().await;
     };
-    tokio::join!(reading, follow(shared, keeper, &mut readings));
+    let (told, mut heard) = mpsc::channel(HEARD_CAPACITY);
+    let sharing = sharing::share(shared, keeper.sharing(), told);
+    tokio::join!(reading, sharing, follow(shared, keeper, &mut readings, &mut heard));
 }
 
-async fn follow(shared: &Arc<Shared>, mut keeper: ChoiceKeeper, readings: &mut mpsc::Receiver<LoadReading>) {
+async fn follow(
+    shared: &Arc<Shared>,
+    mut keeper: ChoiceKeeper,
+    readings: &mut mpsc::Receiver<LoadReading>,
+    heard: &mut mpsc::Receiver<Heard>,
+) {
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut generation, mut version) = (0, None);
@@ -56,6 +72,10 @@ async fn follow(shared: &Arc<Shared>, mut keeper: ChoiceKeeper, readings: &mut m
             Some(LoadReading { url, asked, counters, adapters }) = readings.recv() => {
                 keeper.heard(&url, (&counters, adapters.as_ref()), asked);
             }
+            Some(heard) = heard.recv() => match heard {
+                Heard::Note(from, note, age) => keeper.told(from, &note, age),
+                Heard::Nobody => keeper.is_alone(),
+            },
             () = keeper.freed() => {}
             _ = tick.tick() => keeper.pass(shared.hears_of_ends()),
         }

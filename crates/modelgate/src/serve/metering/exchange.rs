@@ -13,7 +13,7 @@ use std::{
 };
 
 use metering::{Receipt, Trust};
-use shared_limits::{Place, SharedLimits};
+use shared_limits::{Place, SharedLimits, Stream};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval},
@@ -96,7 +96,7 @@ async fn exchange(
     counts: Arc<Counts>,
 ) {
     let Some(limits) = shared.shared_counting().map(web::SharedCounting::limits) else { return };
-    let mut place = Place::default();
+    let mut place = Place::begin(Stream::Receipts);
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What could not be sent is tried once more: the number of receipts, and they.
@@ -134,7 +134,7 @@ async fn once(
     let mut messages = messages;
     loop {
         let Ok(others) = limits.exchange(place, messages).await else { return false };
-        for receipt in others.messages.iter().flat_map(|message| unpack(message)) {
+        for receipt in others.messages.iter().flat_map(|message| unpack(&message.bytes)) {
             let count = match received.try_send(receipt) {
                 Ok(()) => &counts.received,
                 Err(_) => &counts.dropped,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use metering::{Receipt, RecordReceipt, SpanId, SpanReceipt, Trust};
 use serde::{Deserialize, Serialize};
-use shared_limits::MAX_MESSAGE_BYTES;
+use shared_limits::Stream;
+
+use crate::serve::messages;
 
 /// The longest texts that are passed on, in bytes; a URL of a server is shorter.
 const MAX_TEXT: usize = 512;
@@ -59,25 +61,12 @@ struct WireRecord {
 
 /// Packs receipts into messages. A receipt that fits into none is left out.
 pub(super) fn pack(receipts: impl IntoIterator<Item = Receipt>) -> Vec<Vec<u8>> {
-    let mut messages: Vec<Vec<u8>> = Vec::new();
-    for receipt in receipts {
-        let Some(mut line) = Wire::of(receipt).and_then(|wire| serde_json::to_vec(&wire).ok()) else {
-            continue;
-        };
-        line.push(b'\n');
-        match messages.last_mut() {
-            Some(message) if message.len() + line.len() <= MAX_MESSAGE_BYTES => message.extend(line),
-            _ => messages.push(line),
-        }
-    }
-    messages
+    messages::pack(receipts.into_iter().filter_map(Wire::of), Stream::Receipts)
 }
 
 /// The receipts of a message. What cannot be read is left out.
 pub(super) fn unpack(message: &[u8]) -> impl Iterator<Item = Receipt> {
-    message
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice::<Wire>(line).ok()?.receipt())
+    messages::unpack(message).filter_map(Wire::receipt)
 }
 
 impl Wire {
@@ -199,7 +188,10 @@ mod tests {
     fn receipts_come_out_as_they_went_in() {
         let many: Vec<_> = receipts().into_iter().cycle().take(1_000).collect();
         let messages = pack(many.clone());
-        assert!(messages.len() > 1 && messages.iter().all(|message| message.len() <= MAX_MESSAGE_BYTES));
+        assert!(
+            messages.len() > 1
+                && messages.iter().all(|message| message.len() <= Stream::Receipts.max_message_bytes())
+        );
         let read: Vec<_> = messages.iter().flat_map(|message| unpack(message)).collect();
         assert!(read == many, "{:?}", read.first());
     }
