@@ -50,7 +50,9 @@ impl Several {
 
     /// What has arrived by now.
     fn deliver(&mut self, now: f64) {
-        while let Some(note) = self.notes.pop_front_if(|note| note.arrives <= now) {
+        while self.notes.front().is_some_and(|note| note.arrives <= now)
+            && let Some(note) = self.notes.pop_front()
+        {
             let others = self.all.iter_mut().enumerate().filter(|(place, _)| *place != note.from);
             for (_, other) in others {
                 match &note.what {
