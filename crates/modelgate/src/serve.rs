@@ -22,7 +22,6 @@ mod find_budgets;
 mod listeners;
 mod log;
 mod messages;
-
 mod metering;
 mod open_telemetry;
 mod own_usage;
