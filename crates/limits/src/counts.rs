@@ -258,6 +258,16 @@ mod tests {
         assert_eq!((quotas.used(&id("a")), quotas.take_unsaved()), (10, vec![(id("a"), -1)]));
     }
 
+    /// Dashboards and alerts show what is spent: a reset, which forgives, must be seen there.
+    #[test]
+    fn what_is_spent_is_what_was_taken_and_not_forgiven() {
+        let spent = |used, forgiven| {
+            let granted = Granted { added: 9, forgiven };
+            BudgetCounts { used, settled: 5, granted }.spent()
+        };
+        assert_eq!([spent(7, 0), spent(7, 3), spent(2, 3)], [7, 4, 0]);
+    }
+
     #[test]
     fn counts_that_are_over_are_forgotten_once_they_are_saved() {
         let quotas = Quotas::default();

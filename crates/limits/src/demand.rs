@@ -462,4 +462,21 @@ mod tests {
         assert_eq!(share.rates().iter().map(|demand| demand.rate().burst()).collect::<Vec<_>>(), [2; 6]);
         assert_eq!(share.quotas(), all.quotas(), "the store adds quotas up");
     }
+
+    /// Budgets are counted elsewhere than other limits if several Modelgates share them, and free requests take nothing from them.
+    #[test]
+    fn budgets_can_be_told_from_other_limits() {
+        let others = all_limits();
+        let budget = Quota::budget(10, Calendar::Week, Reserve::Usual).expect("a budget");
+        let with = Limits::new(others.rates().to_vec(), [&[budget], others.quotas()].concat());
+        let (all, expected) = (demands(Subject::of(1), &with), demands(Subject::of(1), &others));
+        let budgets = all.only_budgets();
+        assert!(budgets.rates().is_empty());
+        assert_eq!(budgets.quotas().iter().map(QuotaDemand::quota).collect::<Vec<_>>(), [budget]);
+        assert!(all.budgets().eq(budgets.quotas()) && expected.budgets().next().is_none());
+        assert_eq!(all.without_budgets(), expected);
+        let mut free = all;
+        free.drop_budgets();
+        assert_eq!(free, expected);
+    }
 }

@@ -173,7 +173,11 @@ mod tests {
         });
         let expected = [0, 1, 2, 3].map(|per| (120 + per, Some(130 + per), Some(140 + per), Some(150 + per)));
         assert_eq!(budgets, expected, "day, month, week, ever");
-        assert_eq!([id.added(), id.forgiven(), id.settled()], [None; 3]);
+        let besides = |id: QuotaId| [id.added(), id.forgiven(), id.settled()];
+        assert_eq!(besides(id), [None; 3]);
+        for beside in besides(both.budget(Calendar::Day, day)).map(|beside| beside.expect("a budget's")) {
+            assert_eq!(besides(beside), [None; 3], "what was added to a budget is no budget itself");
+        }
         let rates = [Per::Second, Per::Minute, Per::Hour].map(|per| {
             [Unit::Requests, Unit::Tokens].map(|unit| Rate::new(1, unit, per, None).expect("a rate").window())
         });
@@ -204,5 +208,9 @@ mod tests {
         let pairs = [a.for_model(model_a), a.for_model(model_b), b.for_model(model_a)];
         let all = [[a, b, model_a], pairs, [model_b, Subject::of_address("a"), Subject::of_address("b")]];
         assert_eq!(all.as_flattened().iter().collect::<HashSet<_>>().len(), 9);
+        // The alerts of budgets know them by their tags.
+        let day = "2026-11-21".parse().expect("a day");
+        let tags = all.as_flattened().iter().map(|subject| subject.budget(Calendar::Day, day).tag());
+        assert_eq!(tags.collect::<HashSet<_>>().len(), 9);
     }
 }

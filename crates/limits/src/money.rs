@@ -54,3 +54,43 @@ pub fn write_money(amount: u64) -> String {
         decimals => format!("{}.{decimals}", amount / UNIT),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An amount that is read as another one, or not at all, is a budget or a price that nobody has written.
+    #[test]
+    fn amounts_are_read_exactly_or_not_at_all() {
+        for (text, amount) in [
+            ("0.15", Some(150_000_000)),
+            ("007.50", Some(7_500_000_000)),
+            ("0.000000001", Some(1)),
+            ("0.0000000001", None),
+            ("1.0000000000", Some(UNIT)),
+            // As YAML's numbers come.
+            ("1e-6", Some(1_000)),
+            ("1e-9", Some(1)),
+            ("1e-10", None),
+            ("1.5e-9", None),
+            ("0e-10", Some(0)),
+            // 15 digits are read, 16 are not.
+            ("123456789.123456", Some(123_456_789_123_456_000)),
+            ("123456789.1234567", None),
+            ("1000000000", Some(MOST * UNIT)),
+            ("1000000000.1", None),
+            ("", None),
+            (".5", None),
+            ("5.", None),
+            ("+5", None),
+            ("-5", None),
+            ("1.+5", None),
+            ("1,5", None),
+            ("1e6", None),
+        ] {
+            assert_eq!(read_money(text), amount, "{text:?}");
+            let again = amount.map(|amount| read_money(&write_money(amount)));
+            assert_eq!(again, amount.map(Some), "{text:?}, written and read");
+        }
+    }
+}

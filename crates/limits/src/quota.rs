@@ -157,4 +157,13 @@ mod tests {
         assert_eq!(budget(2_500_000_000).map(|budget| budget.to_string()), Ok("2.5 in all".into()));
         assert_eq!(new(5).expect("a quota").reserve(), None);
     }
+
+    /// Operators name the budget that they reset or add to by its period.
+    #[test]
+    fn periods_are_found_by_their_names() {
+        let names = ["day", "month", "week", "ever"];
+        assert_eq!(Calendar::ALL.map(Calendar::name), names);
+        assert_eq!(names.map(Calendar::find), Calendar::ALL.map(Some));
+        assert_eq!(Calendar::find("year"), None);
+    }
 }

@@ -213,6 +213,22 @@ mod tests {
             assert_eq!(reached.never_passes(), cost == 1001);
         }
         assert_eq!(Scope::Address.to_string(), "of failed attempts from this address");
+        let (retry_after, reset_after) = (Duration::MAX, Duration::MAX);
+        let never_resets = |limit| {
+            LimitReached {
+                scope: Scope::Key,
+                limit,
+                cost: 1,
+                remaining: 0,
+                retry_after,
+                reset_after,
+                quota: None,
+            }
+            .never_resets()
+        };
+        let budget = |per| Limit::from(Quota::budget(5, per, Reserve::Usual).expect("a budget"));
+        assert!(never_resets(budget(Calendar::Ever)), "nobody may tell the client to wait");
+        assert!(![budget(Calendar::Month), quota.into(), requests.into()].into_iter().any(never_resets));
     }
 
     #[test]

@@ -312,6 +312,7 @@ mod tests {
     fn each_field_reads_what_it_says_is_allowed() {
         for (place, field) in Field::ALL.into_iter().enumerate() {
             assert_eq!((field as usize, Field::find(field.name())), (place, Some(field)));
+            assert_eq!(field.is_number(), field.read("7").is_some());
             let is_whole = matches!(
                 field.meaning(),
                 Meaning::Rate(..) | Meaning::Burst | Meaning::Quota(Unit::Requests | Unit::Tokens, _)

@@ -305,6 +305,39 @@ fn what_others_let_pass_counts_up_to_a_burst() {
     assert_eq!(burst_of(&limiters, demand), 1);
 }
 
+/// Redis counts budgets for several Modelgates; each also counts for itself what it has let pass, for the store, and for when Redis is
+/// away. So what Redis has admitted counts whatever is left here.
+#[test]
+fn budgets_that_are_counted_elsewhere_are_noted_here_and_settled_with_the_rest() {
+    let (limiters, _) = limiters();
+    let (zone, mut demands) = (jiff::tz::TimeZone::UTC, Demands::default());
+    let tokens = Quota::new(100, Unit::Tokens, Calendar::Day).expect("a quota");
+    let budget = Quota::budget(10, Calendar::Day, Reserve::Usual).expect("a budget");
+    let limits = crate::Limits::new(vec![rate(60, 5)], vec![tokens, budget]);
+    let limited = crate::Limited { scope: Scope::Key, subject: Subject::of(1), limits: &limits };
+    demands.add(&limited, &crate::Moment::new(std::time::SystemTime::UNIX_EPOCH, &zone), |_| 4);
+    demands.price(|_| 8);
+    let admit = || {
+        let mut reserved = limiters.reserve_quotas(&demands.without_budgets()).expect("tokens are left");
+        reserved.add(limiters.note_budgets(&demands));
+        reserved
+    };
+    let used =
+        || demands.quotas().iter().map(|demand| limiters.quotas().used(&demand.id())).collect::<Vec<_>>();
+    let (mut one, other) = (admit(), admit());
+    assert_eq!(used(), [8, 16], "more than the budget");
+    assert!(limiters.is_empty(), "its rates are counted elsewhere");
+    assert_eq!(
+        one.budgets().map(|demand| (demand.quota(), demand.cost())).collect::<Vec<_>>(),
+        [(budget, 8)]
+    );
+    assert_eq!(limiters.spend(&mut one, |_, _| Some(2)).len(), 1);
+    limiters.settle(&one, Settlement::Tokens(3));
+    assert_eq!(used(), [7, 10]);
+    limiters.settle(&other, Settlement::Cancelled);
+    assert_eq!(used(), [3, 2]);
+}
+
 #[test]
 fn a_reload_keeps_what_was_taken_and_applies_the_new_rate_at_once() {
     let (limiters, clock) = limiters();
@@ -377,6 +410,10 @@ fn extreme_times_and_rates_do_not_overflow() {
         limiters.sweep();
         limiters.give_back(&demand, 0);
         let _ = limiters.admit(&[demand]);
+        assert!(
+            limiters.cells.pin().values().all(|cell| !cell.is_dead()),
+            "no time is the mark of a dead cell"
+        );
     }
 }
 
