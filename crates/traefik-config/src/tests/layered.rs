@@ -223,3 +223,37 @@ fn many_routes_stand_in_groups() {
     }
     assert_eq!(all, 1_000);
 }
+
+/// `/auth` chooses among servers by this. If it named a route that is not in the document, the request would find no router; if it named
+/// none where there are some, the choice of servers would be off without a word.
+#[test]
+fn auth_is_told_of_servers_routes_exactly_where_the_document_has_them() {
+    let catalogue = Catalogue::assemble(golden::picked(), Vec::new());
+    for (traefik, expected) in [
+        ("3.5.0", vec![]),
+        ("3.6.2", vec!["counted", "llama", "mixed", "sql"]),
+        ("3.7.0", vec!["counted", "llama", "mixed", "sql", "unchecked"]),
+    ] {
+        let document = render(&catalogue, &options(traefik), &gateway());
+        let rules: Vec<&str> = document.http.routers.values().map(|router| router.rule.as_str()).collect();
+        let mut told = Vec::new();
+        for pool in catalogue.pools() {
+            let [group] = &pool.groups[..] else { panic!("one credential, one group: {}", pool.model) };
+            let pick = group.pick.as_ref().expect("Modelgate chooses in all of these pools");
+            let has =
+                |route: &catalogue::ServerRoute| rules.iter().any(|rule| rule.contains(route.id.as_str()));
+            let is_told = has_server_routes(pool, group, version(traefik));
+            assert!(
+                pick.routes.iter().all(|route| has(route) == is_told),
+                "{traefik} {}: {rules:#?}",
+                pool.model
+            );
+            told.extend(is_told.then_some(pool.model.as_str()));
+        }
+        assert_eq!(told, expected, "{traefik}");
+    }
+    let one =
+        Catalogue::assemble(vec![set(server("a", "/v1", &["m"]), &[("strategy", "cache")])], Vec::new());
+    let pool = one.pool("m").expect("a pool");
+    assert!(!has_server_routes(pool, &pool.groups[0], version("3.7.0")), "one server is no choice");
+}
