@@ -184,7 +184,10 @@ fn route(group: &RouteGroup, server: &Arc<ServerRecord>) -> ServerRoute {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Catalogue, assemble::tests::server, finding::Finding};
+    use crate::{
+        Catalogue, GivenModelSettings, ModelGlobs, ModelOverrides, ServerSettings, Setting,
+        assemble::tests::server, finding::Finding,
+    };
 
     use super::*;
 
@@ -227,6 +230,36 @@ mod tests {
         // One server more, and the others keep their names.
         let (more, _) = picks(["a", "b", "c"].map(|name| of(name, &["llama", "sql"], cache)).into());
         assert_eq!(more[0].1.as_ref().map(|routes| &routes[..2]), Some(&llama[..]));
+    }
+
+    /// Traefik's routers are in proportion to servers, not to models with settings of their own.
+    #[test]
+    fn settings_that_only_modelgate_reads_add_no_routers() {
+        let routes = |(key, text): (&str, &str)| {
+            let (mut own, mut given) = (ServerSettings::default(), GivenModelSettings::default());
+            Setting::find(key).expect(key).read(text, &mut own, &mut given).expect(text);
+            let sql = ModelGlobs::parse(&["sql".to_owned()]).expect("a name");
+            let servers = ["a", "b"].map(|name| of(name, &["llama", "sql"], &[("strategy", "cache")]));
+            let overrides = ModelOverrides::new(vec![(sql, given)]);
+            let catalogue = Catalogue::assemble_with(servers.map(Arc::new), Vec::new(), &overrides);
+            ["llama", "sql"].map(|model| {
+                let pool = catalogue.pool(model).expect(model);
+                Arc::clone(&pool.groups[0].pick.as_ref().expect("Modelgate chooses").routes)
+            })
+        };
+        for setting in [
+            ("strategy", "least-busy"),
+            ("pick.per_consumer", "true"),
+            ("pick.wait", "9s"),
+            ("answer_tokens", "9"),
+            ("context_tokens", "9"),
+            ("limit.requests_per_minute", "9"),
+        ] {
+            let [llama, sql] = routes(setting);
+            assert!(Arc::ptr_eq(&llama, &sql), "{setting:?}: {llama:?}, {sql:?}");
+        }
+        let [llama, sql] = routes(("timeout.dial", "9s"));
+        assert!(llama.iter().all(|route| !sql.contains(route)), "Traefik connects in another way");
     }
 
     /// While one of two servers is away, requests still wait for the other one.

@@ -251,10 +251,17 @@ fn settings_that_need_another_say_so() {
 #[test]
 fn words_are_traefiks() {
     use super::model::SameSite;
-    let strategies = ["wrr", "p2c", "hrw", "leasttime", "cache", "least-busy"];
-    let read_back =
-        strategies.map(|word| read("strategy", word).expect(word).1.strategy.map(Strategy::as_str));
-    assert_eq!(read_back, strategies.map(Some));
+    for (word, is_modelgates) in [
+        ("wrr", false),
+        ("p2c", false),
+        ("hrw", false),
+        ("leasttime", false),
+        ("cache", true),
+        ("least-busy", true),
+    ] {
+        let strategy = read("strategy", word).expect(word).1.strategy.expect(word);
+        assert_eq!((strategy.as_str(), strategy.is_modelgates()), (word, is_modelgates));
+    }
     assert_eq!(
         [SameSite::None, SameSite::Lax, SameSite::Strict].map(SameSite::as_str),
         ["none", "lax", "strict"]
