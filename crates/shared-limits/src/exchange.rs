@@ -270,7 +270,25 @@ fn bytes(value: &Value) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::Options;
+
+    /// Requests that another Modelgate has sent to a server long ago are not waiting there any more.
+    #[tokio::test]
+    async fn a_message_is_as_old_as_the_servers_clock_says() {
+        let limits =
+            SharedLimits::connect("redis://127.0.0.1:1", Options::default()).await.expect("valid options");
+        let second = 1_000_000_000;
+        let now = 1_000_000_000 * second;
+        let age = |sent_at| limits.age(&Message { from: 7, sent_at: ServerTime(sent_at), bytes: Vec::new() });
+        assert_eq!(age(now), Duration::ZERO, "its clock is not known");
+        limits.link.learn_time(Instant::now(), ServerTime(now));
+        let old = age(now - 1_000 * second);
+        assert!((1_000..1_060).contains(&old.as_secs()), "{old:?}");
+        assert_eq!(age(now + 1_000 * second), Duration::ZERO, "its clock was set back");
+    }
 
     #[test]
     fn what_is_not_a_message_is_skipped() {

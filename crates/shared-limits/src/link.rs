@@ -155,8 +155,8 @@ impl Link {
         let (probe, keys, id, last) = (keys.probe(), keys.clone(), random_id(), ServerTime(0));
         let (since, link_of_connector) = (Instant::now(), Arc::clone(&link));
         let mut connector = Connector { link: link_of_connector, lost, probe, keys, id, last, since };
-        connector.try_connect().await;
-        let task = tokio::spawn(connector.keep());
+        let is_connected = connector.try_connect().await;
+        let task = tokio::spawn(connector.keep(is_connected));
         (link, task.abort_handle())
     }
 
@@ -283,10 +283,11 @@ impl Link {
 }
 
 impl Connector {
-    async fn keep(mut self) {
+    /// The loss of each connection is read once: by `try_connect`, which then returns false, or by `watch`.
+    async fn keep(mut self, mut is_connected: bool) {
         loop {
             let [mut pause, longest] = PAUSES;
-            if self.link.connection.load().is_some() {
+            if is_connected {
                 let since = Instant::now();
                 self.watch().await;
                 // A server that accepts the connection and fails at once must not be retried without pause.
@@ -298,6 +299,7 @@ impl Connector {
                 sleep(pause).await;
                 pause = longest.min(pause * 2);
             }
+            is_connected = true;
         }
     }
 
@@ -338,6 +340,11 @@ impl Connector {
                     self.link.connection.store(Some(Arc::new(connection)));
                     // It may have lost its data, or be another one.
                     self.announce().await;
+                    // Or refuse that: its user may have the right to decide, and not to count Modelgates.
+                    if let Ok(lost) = self.lost.try_recv() {
+                        why = lost;
+                        break;
+                    }
                     self.report(Health::Up);
                     return true;
                 }

@@ -361,6 +361,50 @@ async fn how_many_share_is_remembered_while_nobody_can_say_it() {
     assert_eq!((limits.replicas(), changes.borrow().get()), (1, 1));
 }
 
+/// Regression: a server that makes decisions but refuses to count Modelgates, as with a user that may not `zadd`, was connected to again
+/// and again without a pause, and limits were said to be shared.
+#[tokio::test]
+async fn a_server_that_refuses_to_count_modelgates_is_down_and_tried_with_pauses() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    assert_eq!(redis.ask("ACL SETUSER default -zadd").await, "+OK");
+    let limits = connect(&redis.url()).await;
+    let is_told =
+        matches!(&*limits.health().borrow(), Health::Down(why) if why.contains("can't run this command"));
+    assert!(is_told, "{limits:?}");
+    let connections = async || {
+        let stats = redis.ask("INFO stats").await;
+        let count = stats.split_once("total_connections_received:").expect("a count").1;
+        count.lines().next().and_then(|count| count.parse::<u64>().ok()).expect("a number")
+    };
+    let (began, before) = (Instant::now(), connections().await);
+    sleep(800 * MS).await;
+    let count = connections().await - before - 1;
+    // After 50, 150, 350 and 750 ms at the earliest, and after a second each from then on.
+    let most = 5 + began.elapsed().as_secs();
+    assert!((1..=most).contains(&count), "{count}");
+    assert_eq!(redis.ask("ACL SETUSER default +zadd").await, "+OK");
+    until_up(&limits).await;
+    assert!(is_admitted(&limits.admit(&[plenty(1)], &[]).await));
+}
+
+/// All Modelgates find a server at the same moment that breaks down under their first requests.
+#[tokio::test]
+async fn a_server_that_fails_at_once_after_connecting_gets_a_pause() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
+    let limits = connected(&redis).await;
+    let began = Instant::now();
+    for _ in 0..10 {
+        while !is_admitted(&limits.admit(&[plenty(1)], &[]).await) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{limits:?}");
+            sleep(MS).await;
+        }
+        assert_eq!(redis.ask("CLIENT KILL TYPE normal").await, ":1", "this connection");
+    }
+    assert!(began.elapsed() >= 9 * 50 * MS, "{:?}", began.elapsed());
+}
+
 /// A server without memory reports it, and limits that cannot be debited are useless.
 #[tokio::test]
 async fn a_server_without_memory_is_given_up_until_it_has_some() {
