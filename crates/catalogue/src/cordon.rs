@@ -108,6 +108,8 @@ mod tests {
             assert_eq!(cordons.of(&first).map(|cordon| cordon.finding().code()), Some(code));
             assert_eq!(cordons.of(&restarted).is_some(), second, "{code}");
             assert_eq!(cordons.of(&other), None);
+            let written = cordons.iter().map(|(id, cordon)| (id.clone(), cordon.clone()));
+            assert_eq!(written.collect::<Cordons>(), cordons, "as the store keeps it over a restart");
             let mut later = cordons.clone();
             later.retain([&first, &other]);
             assert_eq!(later, cordons, "its run is still there");

@@ -245,6 +245,20 @@ mod tests {
         assert_eq!(listing.left_out, vec![ListingFinding::EntryWithoutId; 10]);
     }
 
+    /// A list that is too long counts as none: the server would be lost with all of its models.
+    #[test]
+    fn the_longest_list_of_the_most_models_is_read_whole() {
+        let text = "x".repeat(MAX_TEXT);
+        let entry = |number: usize| {
+            format!(r#"{{"id":"{number:0256}","owned_by":"{text}","root":"{text}","parent":"{text}"}}"#)
+        };
+        let entries: Vec<String> = (0..MAX_MODELS_PER_SERVER).map(entry).collect();
+        let body = format!(r#"{{"data":[{}]}}"#, entries.join(","));
+        assert!(body.len() <= MAX_LISTING_BYTES, "{}", body.len());
+        let listing = parse_listing(body.as_bytes()).expect("a listing");
+        assert_eq!((listing.cards.len(), listing.left_out), (MAX_MODELS_PER_SERVER, Vec::new()));
+    }
+
     #[test]
     fn a_list_may_be_empty_and_then_it_is_none() {
         for empty in [r#"{"data":[]}"#, r#"{"object":"list","data":null}"#, "[]"] {

@@ -483,6 +483,47 @@ mod tests {
         server
     }
 
+    /// From then on it is counted how long a server may still be loading.
+    #[test]
+    fn a_container_tells_when_it_was_started_and_others_do_not() {
+        let started = |source, incarnation: &str| {
+            let spec = ServerSpec::configured("a", ServerUrl::http("a", 1));
+            ServerSpec { source, incarnation: incarnation.into(), ..spec }.started()
+        };
+        let docker = || Source::Docker { container_id: "4f".into(), image: "vllm".into() };
+        let day = 24 * 3600;
+        for (source, incarnation, after) in [
+            (docker(), "1970-01-02T00:00:00.5Z", Some(Duration::from_millis(1_000 * day + 500))),
+            (docker(), "1970-01-01T00:00:00Z", None),
+            // What Docker tells of a container that was never started.
+            (docker(), "0001-01-01T00:00:00Z", None),
+            // A Swarm's task.
+            (docker(), "k5x2", None),
+            (Source::File, "1970-01-02T00:00:00Z", None),
+        ] {
+            let expected = after.map(|after| SystemTime::UNIX_EPOCH + after);
+            assert_eq!(started(source, incarnation), expected, "{incarnation}");
+        }
+    }
+
+    /// Dashboard, API and metrics show this word: a server that answers and gets no requests must not look ready.
+    #[test]
+    fn a_servers_state_is_one_word() {
+        use crate::LifecycleFinding;
+        let why = || LifecycleFinding::Stopped.into();
+        let in_state =
+            |state, models: &[&str]| ServerRecord { state, ..server(Kind::Vllm, models) }.state_name();
+        let words = [
+            in_state(ServerState::Ready, &["a"]),
+            in_state(ServerState::Ready, &[]),
+            in_state(ServerState::Starting(why()), &[]),
+            in_state(ServerState::Draining(why()), &[]),
+            in_state(ServerState::Stopped(why()), &["a"]),
+        ];
+        assert_eq!(words, ["ready", "empty", "starting", "draining", "stopped"]);
+        assert!(words.iter().all(|word| ServerRecord::STATE_NAMES.contains(word)));
+    }
+
     /// A body passes unread only where it can choose nothing: one step more freedom than the program has opens other models.
     #[test]
     fn a_program_and_its_models_decide_what_a_request_could_choose() {

@@ -262,6 +262,21 @@ mod tests {
         assert!(llama.iter().all(|route| !sql.contains(route)), "Traefik connects in another way");
     }
 
+    /// Behind the servers of a route come the backups: another model's backup does not know the model.
+    #[test]
+    fn models_with_other_backups_have_other_routes() {
+        let cache = ("strategy", "cache");
+        let backup = |name, model: &str| of(name, &[model], &[cache, ("priority", "1")]);
+        let primary = |name| of(name, &["llama", "sql"], &[cache]);
+        for backups in [&["c"][..], &["c", "d"]] {
+            let backups = backups.iter().zip(["llama", "sql"]).map(|(name, model)| backup(name, model));
+            let (pools, problems) = picks([primary("a"), primary("b")].into_iter().chain(backups).collect());
+            assert_eq!(problems, []);
+            let [(_, Some(llama)), (_, Some(sql))] = &pools[..] else { panic!("{pools:?}") };
+            assert!(llama.iter().all(|route| !sql.contains(route)), "{pools:?}");
+        }
+    }
+
     /// While one of two servers is away, requests still wait for the other one.
     #[test]
     fn requests_may_wait_for_one_server_and_only_where_modelgate_chooses() {

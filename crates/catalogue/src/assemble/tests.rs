@@ -48,6 +48,33 @@ fn readiness_prefers_the_hopeful_word() {
     assert_eq!(readiness(vec![stopped(), stopped()]), Readiness::Stopped);
 }
 
+/// Operators look first at what is bad: a fault of a server that gets no requests matters more than that of one that does.
+#[test]
+fn problems_are_weighed_by_whether_their_server_is_ready() {
+    let fault = || crate::LabelFinding::Unknown { label: "inference.prot".into() };
+    let hint = crate::DoorFinding::OpenPort { port: 8000, host_port: 32768 };
+    let stopped = ServerState::Stopped(LifecycleFinding::Stopped.into());
+    let problems = vec![
+        Problem::server("ready", hint),
+        Problem::server("ready", fault()),
+        Problem::container("ready", fault()),
+        Problem::server("stopped", fault()),
+        Problem::source("ready", fault()),
+    ];
+    let servers = [record("ready", ServerState::Ready, 1), record("stopped", stopped, 1)];
+    let catalogue = Catalogue::assemble(servers, problems);
+    let weighed =
+        catalogue.weighed().map(|(problem, severity)| (problem.subject.to_string(), severity.name()));
+    let expected = [
+        ("container ready", "warn"),
+        ("server ready", "warn"),
+        ("server stopped", "bad"),
+        ("source ready", "bad"),
+        ("server ready", "hint"),
+    ];
+    assert_eq!(weighed.collect::<Vec<_>>(), expected.map(|(subject, word)| (subject.to_owned(), word)));
+}
+
 #[test]
 fn an_unchanged_catalogue_is_not_published_again() {
     let (mut publisher, reader) = crate::channel();

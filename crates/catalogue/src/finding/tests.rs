@@ -351,7 +351,8 @@ fn what_passes_by_itself_is_told_from_what_must_be_mended() {
             assert_eq!(finding.is_silence(), is_silence, "{finding:?}");
             let finding = Finding::from(finding);
             let expected = passes == always || passes == loading && !is_healthy && !is_lost;
-            assert_eq!((finding.code(), finding.may_pass_by_itself()), (code, expected), "{finding:?}");
+            let found = (finding.code(), finding.may_pass_by_itself(), finding.is_silence());
+            assert_eq!(found, (code, expected, is_silence), "{finding:?}");
             // Who looks at a list of servers must see which of them wait for somebody.
             let is_final = ["credential_wanted", "certificate_untrusted", "answer_too_long"].contains(&code)
                 || fault == no_connection(NoConnection::Tls);
@@ -441,6 +442,8 @@ fn a_probe_is_told_in_the_words_of_its_servers_place() {
         let finding: Finding =
             ProbeFinding { asked: ProbedServer { is_healthy, ..found.asked }, ..found }.into();
         assert!(finding.to_string().starts_with(words), "{finding}");
+        let may_load = finding.to_string().ends_with("; it may still be loading");
+        assert_eq!(may_load, finding.is_silence() && !is_healthy, "{finding}");
         assert!(finding.advice().starts_with(advice), "{finding}: {}", finding.advice());
     }
 }
@@ -460,6 +463,29 @@ fn a_branch_is_called_as_in_the_settings() {
         let told = format!("{finding} {}", finding.advice());
         assert!(kind.key() == key && told.contains(&format!("the {name} begins by itself")), "{told}");
     }
+}
+
+/// Whoever asks for Modelgate's choice of servers and does not get it must find the setting that is in the way.
+#[test]
+fn a_setting_that_is_in_the_way_is_named() {
+    for (fault, key) in [
+        (PickFault::Sticky, "sticky.cookie"),
+        (PickFault::Canary, "canary.model"),
+        (PickFault::Mirror, "mirror.model"),
+    ] {
+        let finding =
+            Finding::from(SettingFinding::NoPick { model: model("llama"), strategy: "cache", fault });
+        assert!(crate::Setting::find(key).is_some() && finding.to_string().contains(key), "{finding}");
+        assert_eq!(finding.advice(), format!("Take either strategy=cache or {key} away."));
+    }
+}
+
+/// While a Docker host is away, its servers are those that were known before.
+#[test]
+fn one_server_from_before_is_not_told_as_several() {
+    let told = [1, 2].map(|servers| DockerFinding::Kept { servers }.to_string());
+    assert!(told[0].ends_with("one server is known from before (1)"), "{told:?}");
+    assert!(told[1].ends_with("its servers are known from before (2)"), "{told:?}");
 }
 
 /// Programs filter by these words.
