@@ -284,22 +284,27 @@ impl Link {
 
 impl Connector {
     /// The loss of each connection is read once: by `try_connect`, which then returns false, or by `watch`.
-    async fn keep(mut self, mut is_connected: bool) {
+    async fn keep(mut self, is_connected: bool) {
+        if !is_connected {
+            self.reconnect().await;
+        }
         loop {
-            let [mut pause, longest] = PAUSES;
-            if is_connected {
-                let since = Instant::now();
-                self.watch().await;
-                // A server that accepts the connection and fails at once must not be retried without pause.
-                if since.elapsed() < HEARTBEAT {
-                    sleep(pause).await;
-                }
+            let since = Instant::now();
+            self.watch().await;
+            // A server that accepts the connection and fails at once must not be retried without pause.
+            if since.elapsed() < HEARTBEAT {
+                sleep(PAUSES[0]).await;
             }
-            while !self.try_connect().await {
-                sleep(pause).await;
-                pause = longest.min(pause * 2);
-            }
-            is_connected = true;
+            self.reconnect().await;
+        }
+    }
+
+    /// Returns when there is a connection.
+    async fn reconnect(&mut self) {
+        let [mut pause, longest] = PAUSES;
+        while !self.try_connect().await {
+            sleep(pause).await;
+            pause = longest.min(pause * 2);
         }
     }
 
