@@ -309,6 +309,16 @@ impl Server {
             .fetch_update(Relaxed, Relaxed, |until| Some(now + change(until.saturating_sub(now))));
     }
 
+    /// No more is read there than what is under way. To be called every second or so for a server that says nothing of itself, if ends of
+    /// requests are told: without its speed, what waits there is a guess, which nothing else corrects.
+    pub fn correct_wait(&self, now: Duration) {
+        let under_way = self.count.likely() as usize;
+        if under_way < RECENT && !self.is_fresh(now) {
+            let most = self.recent_costs(now).take(under_way).sum();
+            self.change_wait(now, |wait| wait.min(most));
+        }
+    }
+
     /// How long each of the latest requests takes to read, by what is known now, in µs, newest first.
     pub(crate) fn recent_costs(&self, now: Duration) -> impl Iterator<Item = u64> {
         let speed = self.speed(now).map_or(0.0, |own| own.seconds_per_token);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use server_choice::{
-    AdapterId, Choice, Counters, Estimate, Prompt, Server, ToldAdapters, Watch, choose, estimate,
+    AdapterId, Choice, Counters, Estimate, Prompt, SentRequest, Server, ToldAdapters, Watch, choose, estimate,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -139,6 +139,30 @@ fn a_server_that_fails_is_avoided_for_longer_each_time() {
     assert!(!pool[0].is_avoided(at(now)));
     pool[0].failed(at(now));
     assert!(pool[0].is_avoided(at(now + 1_999)) && !pool[0].is_avoided(at(now + 2_000)), "it begins anew");
+}
+
+/// Regression: without `/metrics` a server's speed is a guess. After more than that had come, it seemed to have a queue of half a minute,
+/// though all was answered: another server that had been gone for a while then got every request.
+#[test]
+fn what_has_ended_does_not_wait() {
+    let pool = pool(1);
+    let long = Prompt { tokens: 50_000, ..prompt(&[]) };
+    let at = Duration::from_secs;
+    let sent: Vec<SentRequest> = (0..4)
+        .map(|_| {
+            let found = choose(&pool, &long, at(1), 0).expect("a server");
+            pool[0].sent(&long, &found.estimate, at(1))
+        })
+        .collect();
+    let one = pool[0].wait(at(1)) / 4;
+    assert!(one > at(5), "{one:?}");
+    pool[0].correct_wait(at(1));
+    assert_near(pool[0].wait(at(1)), 4 * one.as_millis());
+    for (left, request) in (0..4).rev().zip(sent) {
+        pool[0].finished(request, Duration::ZERO);
+        pool[0].correct_wait(at(1));
+        assert_near(pool[0].wait(at(1)), left * one.as_millis());
+    }
 }
 
 #[test]

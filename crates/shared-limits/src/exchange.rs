@@ -8,8 +8,9 @@
 
 use std::time::Duration;
 
-use redis::{Pipeline, Value, aio::MultiplexedConnection};
+use redis::{Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::timeout;
+use tracing::debug;
 
 use crate::{ServerTime, SharedLimits, Unavailable, link::random_id};
 
@@ -184,7 +185,22 @@ impl SharedLimits {
 
     async fn answer(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Unavailable> {
         let mut connection = self.link.connection().ok_or(Unavailable)?;
-        query(pipeline, &mut connection, TIMEOUT).await
+        self.query(pipeline, &mut connection, TIMEOUT).await
+    }
+
+    async fn query(
+        &self,
+        pipeline: &Pipeline,
+        connection: &mut MultiplexedConnection,
+        within: Duration,
+    ) -> Result<Vec<Value>, Unavailable> {
+        let answer = timeout(within, pipeline.query_async(connection)).await.map_err(|_| Unavailable)?;
+        let refused = answer.as_ref().err().filter(|error| !error.is_io_error() && !error.is_timeout());
+        self.link.note_messages(refused);
+        answer.map_err(|error: RedisError| {
+            debug!(%error, "messages cannot be passed on");
+            Unavailable
+        })
     }
 }
 
@@ -203,22 +219,10 @@ impl Listener<'_> {
         let read =
             pipeline.cmd("XREAD").arg("COUNT").arg(MOST_KEPT).arg("BLOCK").arg(LISTENS.as_millis() as u64);
         read.arg("STREAMS").arg(&key).arg(&self.place.last);
-        let answer = query(&pipeline, &mut connection, LISTENS + TIMEOUT).await?;
+        let answer = self.limits.query(&pipeline, &mut connection, LISTENS + TIMEOUT).await?;
         self.connection = Some(connection);
         Ok(self.place.take(answer.last().unwrap_or(&Value::Nil)))
     }
-}
-
-async fn query(
-    pipeline: &Pipeline,
-    connection: &mut MultiplexedConnection,
-    within: Duration,
-) -> Result<Vec<Value>, Unavailable> {
-    let answer = timeout(within, pipeline.query_async(connection)).await.map_err(|_| Unavailable)?;
-    answer.map_err(|error: redis::RedisError| {
-        tracing::debug!(%error, "messages cannot be passed on");
-        Unavailable
-    })
 }
 
 impl Place {

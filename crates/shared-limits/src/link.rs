@@ -9,7 +9,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)
 const MOST_LATE: u32 = 3;
 /// The maximum number of consecutive redirects to another node of a cluster.
 const MOST_MOVES: u32 = 5;
+/// Why it is down before anything is known.
+const NOT_YET: &str = "not connected yet";
 /// The number of requests queued between their tasks and the connection's.
 const QUEUE: usize = 1024;
 
@@ -68,6 +70,8 @@ pub(crate) struct Link {
     /// What the server's clock and its data are.
     clock: ServerClock,
     epoch: AtomicU64,
+    /// Whether it was said that messages cannot be passed on.
+    refuses_messages: AtomicBool,
     server: Server,
     /// The cluster node that has the slot; the configured server until another node is named.
     node: ArcSwap<ConnectionInfo>,
@@ -146,11 +150,12 @@ impl Link {
             replica_changes: watch::Sender::new(replicas),
             clock: ServerClock::new(),
             epoch: AtomicU64::new(0),
+            refuses_messages: AtomicBool::new(false),
             node: ArcSwap::from_pointee(server.info.clone()),
             server,
             lost: AtomicU64::new(0),
             given_up: sender,
-            health: watch::Sender::new(Health::Down("not connected yet".into())),
+            health: watch::Sender::new(Health::Down(NOT_YET.into())),
         });
         let (probe, keys, id, last) = (keys.probe(), keys.clone(), random_id(), ServerTime(0));
         let (since, link_of_connector) = (Instant::now(), Arc::clone(&link));
@@ -237,6 +242,14 @@ impl Link {
             .set_pipeline_buffer_size(QUEUE);
         let client = self.server.client(&self.node.load())?;
         client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// What the server has said to messages for other Modelgates. Its refusal is logged once, until it takes them again.
+    pub(crate) fn note_messages(&self, refused: Option<&RedisError>) {
+        let before = self.refuses_messages.swap(refused.is_some(), Ordering::Relaxed);
+        if let Some(error) = refused.filter(|_| !before) {
+            warn!(%error, "other Modelgates cannot be told anything: the server of shared limits refuses streams");
+        }
     }
 
     /// How long ago that was by the server's clock; zero if that is not known.
@@ -383,11 +396,14 @@ impl Connector {
     }
 
     fn report(&self, health: Health) {
-        let was_up = self.link.health.borrow().is_up();
+        let is_news = match &*self.link.health.borrow() {
+            Health::Up => true,
+            Health::Down(why) => **why == *NOT_YET,
+        };
         let server = self.link.node.load();
         match &health {
             Health::Up => info!(server = %server.addr(), "limits are shared"),
-            Health::Down(why) if was_up => warn!(server = %server.addr(), %why, "limits are not shared"),
+            Health::Down(why) if is_news => warn!(server = %server.addr(), %why, "limits are not shared"),
             Health::Down(_) => {}
         }
         self.link.health.send_if_modified(|known| {

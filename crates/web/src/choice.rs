@@ -528,7 +528,13 @@ impl ChoiceKeeper {
 
     /// Some time has passed; `are_ends_told` says whether it is told when requests end. To be called every second or so.
     pub fn pass(&mut self, are_ends_told: bool) {
-        self.servers.values_mut().for_each(|known| known.others.forget(&known.server, false));
+        let now = self.choices.start.elapsed();
+        for known in self.servers.values_mut() {
+            known.others.forget(&known.server, false);
+            if are_ends_told {
+                known.server.correct_wait(now);
+            }
+        }
         for known in self.servers.values_mut().filter(|known| known.heard.elapsed() > UNHEARD) {
             known.watch.unheard(&known.server, are_ends_told);
             known.heard = Instant::now();

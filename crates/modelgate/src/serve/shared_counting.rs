@@ -6,6 +6,7 @@ use std::{
     num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use shared_limits::{Health, SharedLimits};
@@ -44,9 +45,12 @@ fn remembered(folder: &Path) -> Option<NonZeroU32> {
     fs::read_to_string(folder.join(REPLICAS)).ok()?.trim().parse().ok()
 }
 
-/// Writes the file atomically: a crash leaves neither a partial nor an empty file.
+/// Writes the file atomically: a crash leaves neither a partial nor an empty file. Others may have the same folder, and write at the
+/// same time.
 fn remember(folder: &Path, replicas: NonZeroU32) -> io::Result<()> {
-    let (file, new) = (folder.join(REPLICAS), folder.join(format!("{REPLICAS}.new")));
+    let moment = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+    let new = folder.join(format!("{REPLICAS}.{}-{moment}.new", std::process::id()));
+    let file = folder.join(REPLICAS);
     fs::create_dir_all(folder)?;
     let mut written = fs::File::create(&new)?;
     writeln!(written, "{replicas}")?;
