@@ -96,6 +96,14 @@ async fn a_second_turn_goes_where_the_first_was() {
     }
 }
 
+/// Waits until a Modelgate knows of another one.
+async fn know_each_other(stack: &Stack) {
+    testkit::eventually(Duration::from_secs(60), || async {
+        (stack.modelgate.readyz().await["shared_limits"]["replicas"] == 2).then_some(())
+    })
+    .await;
+}
+
 /// Two Modelgates, each behind a Traefik of its own, with one Redis: each chooses by what both have sent.
 ///
 /// Regression: each knew only what it had sent itself. So the second turn of a conversation that came through the other Traefik went
@@ -112,12 +120,8 @@ async fn two_modelgates_choose_as_one() {
     let count = async |stack: &Stack, direction: &str| {
         figure(stack, &format!("modelgate_choices_passed_on_total{{direction=\"{direction}\"}}")).await
     };
-    // Each knows of the other.
     for stack in &stacks {
-        testkit::eventually(Duration::from_secs(60), || async {
-            (stack.modelgate.readyz().await["shared_limits"]["replicas"] == 2).then_some(())
-        })
-        .await;
+        know_each_other(stack).await;
     }
     let mut open = Vec::new();
     for number in 0..30 {
@@ -233,22 +237,34 @@ async fn errors_of_servers_stay_theirs() {
     }
 }
 
-/// With metering, a server that fails is avoided, and is chosen again once it answers.
+/// With metering, a server that fails is avoided, and is chosen again once it answers. Two Modelgates with one Redis tell each other.
 ///
 /// Regression: it failed at once, so it was always the one with the least to do, and more than half of all requests were sent there first.
+/// Then, what the other Modelgate had sent there was taken for tries that had not failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_fails_is_avoided_and_comes_back() {
+    let Some(program) = need(redis_server(), "Redis") else { return };
+    let redis = Redis::start(program).await;
     let servers = sims(["a", "b", "c"]);
-    let Some(stack) = metered(&servers, "strategy: least-busy", "").await else { return };
+    let shared = format!("shared_limits: {{ url: {:?}, timeout: 1s }}", redis.url());
+    let one = metered(&servers, "strategy: least-busy", &shared).await;
+    let other = metered(&servers, "strategy: least-busy", &shared).await;
+    let Some(stacks) = one.zip(other).map(|(one, other)| [one, other]) else { return };
+    for stack in &stacks {
+        know_each_other(stack).await;
+    }
     servers.iter().for_each(|sim| sim.set_latency(Duration::from_millis(200)));
     servers[0].set_failure(FailureMode { status: Some(503), ..FailureMode::default() });
     let asked = async |seconds: u64| {
         servers.iter().for_each(Sim::forget_requests);
-        let load = Load::chat(&stack.traefik.url(), "llama", ChatAnswer::Whole).key(KEY).connections(8);
-        let report = load.until(Until::Elapsed(Duration::from_secs(seconds))).run().await;
-        println!("{:?}, {:?}", report.statuses, servers.each_ref().map(|sim| sim.posts().len()));
-        let failing = servers[0].posts().len();
-        failing as f64 / (failing + servers[1].posts().len() + servers[2].posts().len()) as f64
+        let load = |stack: &Stack| {
+            let load = Load::chat(&stack.traefik.url(), "llama", ChatAnswer::Whole).key(KEY).connections(8);
+            load.until(Until::Elapsed(Duration::from_secs(seconds)))
+        };
+        let (one, other) = tokio::join!(load(&stacks[0]).run(), load(&stacks[1]).run());
+        let posts = servers.each_ref().map(|sim| sim.posts().len());
+        println!("{:?}, {:?}, {posts:?}", one.statuses, other.statuses);
+        posts[0] as f64 / posts.iter().sum::<usize>() as f64
     };
     asked(4).await;
     let share = asked(4).await;

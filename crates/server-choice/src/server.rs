@@ -52,10 +52,14 @@ pub struct Server {
     belief: Belief,
     /// When everything that was sent is read, in µs.
     busy_until: AtomicU64,
-    /// How long each of the latest requests takes to read, by its number modulo [`RECENT`]: in µs; and if that was a guess, because
+    /// All requests that were ever sent there, by anybody.
+    arrived: AtomicU64,
+    /// How long each of the latest of them takes to read, by its number modulo [`RECENT`]: in µs; and if that was a guess, because
     /// nobody knew the server's speed, in tokens (1 is the first of a prompt), else 0.
     costs: Box<[(AtomicU32, AtomicU32)]>,
     count: RequestCount,
+    /// Requests of other choosers that are under way there.
+    others: AtomicU32,
     /// The latest requests of whose end nothing is known, by their numbers modulo [`HELD`]: above [`Needed::BITS`] the number's lower bits,
     /// and below what it needs. 0: none.
     held: Box<[AtomicU64]>,
@@ -79,6 +83,8 @@ pub struct Server {
     /// How many requests it was tried with since.
     tries: AtomicU32,
     avoided_until: AtomicU64,
+    /// When it was told last that it had failed, in µs.
+    failed_at: AtomicU64,
     /// What it has said of its cache since its start: tokens that were looked for there, and tokens that were found (as `f64`).
     told_asked: AtomicU64,
     told_cached: AtomicU64,
@@ -136,8 +142,10 @@ impl Server {
         Self {
             belief: Belief::new(blocks),
             busy_until: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
             costs: iter::repeat_with(Default::default).take(RECENT).collect(),
             count: RequestCount::new(),
+            others: AtomicU32::new(0),
             held: iter::repeat_with(AtomicU64::default).take(HELD).collect(),
             adapters: Adapters::new(),
             speed: AtomicU64::new(0),
@@ -151,6 +159,7 @@ impl Server {
             failures: AtomicU32::new(0),
             tries: AtomicU32::new(0),
             avoided_until: AtomicU64::new(0),
+            failed_at: AtomicU64::new(0),
             told_asked: AtomicU64::new(0),
             told_cached: AtomicU64::new(0),
             most: AtomicU32::new(0),
@@ -178,7 +187,11 @@ impl Server {
 
     /// The number of requests that wait or are being answered there.
     pub fn under_way(&self) -> u32 {
-        self.count.likely()
+        self.count.likely().saturating_add(self.others.load(Relaxed))
+    }
+
+    fn most_under_way(&self) -> u32 {
+        self.count.most().saturating_add(self.others.load(Relaxed))
     }
 
     /// Sets how many requests may be under way there before it counts as full; `None`: what it says of itself decides.
@@ -203,7 +216,7 @@ impl Server {
             (0, full_at) => full_at.saturating_add((full_at / 8).max(1)),
             (most, _) => most,
         };
-        Some(most.saturating_sub(self.count.most()))
+        Some(most.saturating_sub(self.most_under_way()))
     }
 
     /// How many requests that wait elsewhere may be sent there now. Unlike [`Self::room`] it is bounded also for a server that has
@@ -212,7 +225,7 @@ impl Server {
         self.room(now, are_ends_told).or_else(|| {
             let told = self.told.load(Relaxed);
             let most = told.saturating_add(TRIED.max(told / 2));
-            self.is_fresh(now).then(|| most.saturating_sub(self.count.most()))
+            self.is_fresh(now).then(|| most.saturating_sub(self.most_under_way()))
         })
     }
 
@@ -223,36 +236,47 @@ impl Server {
 
     /// A request was sent there, and this was expected of it. What is returned is to be kept until its end is told.
     pub fn sent(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> SentRequest {
-        self.own.add(prompt, expected);
-        self.count_in(prompt, expected, now)
-    }
-
-    /// Another chooser of servers has sent a request there, of which it has expected this. It counts in all that is known of the
-    /// server, but not in [`Self::sums`].
-    pub fn sent_by_another(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> SentRequest {
-        self.by_others.add(prompt, expected);
-        self.count_in(prompt, expected, now)
-    }
-
-    fn count_in(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> SentRequest {
         if self.failures.load(Relaxed) > 0 {
             self.is_tried(now);
         }
+        self.own.add(prompt, expected);
         let request = self.count.send(now);
-        let read = prompt.tokens - expected.cached_tokens.min(prompt.tokens);
-        let cost = weighed(expected.cached_tokens, read);
-        let takes = micros(expected.read);
+        let needed = self.is_to_read(prompt, expected, now);
+        self.hold(request.number(), needed);
+        request
+    }
+
+    /// Another chooser of servers has sent a request there, of which it has expected this. What is returned is to be told when the request
+    /// has ended ([`Belief::ended`]). It counts in all that is known of the server, but not in [`Self::sums`], nor in what is under way:
+    /// see [`Self::set_others`].
+    pub fn sent_by_another(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> Needed {
+        self.by_others.add(prompt, expected);
+        self.is_to_read(prompt, expected, now)
+    }
+
+    fn is_to_read(&self, prompt: &Prompt<'_>, expected: &Estimate, now: Duration) -> Needed {
+        let (takes, cost) = (micros(expected.read), cost(prompt, expected));
         let guessed = if self.speed.load(Relaxed) == 0 { cost as u32 } else { 0 };
-        let (time, tokens) = &self.costs[request.number() as usize % RECENT];
-        time.store(takes.min(u64::from(u32::MAX)) as u32, Relaxed);
+        let (time, tokens) = &self.costs[self.arrived.fetch_add(1, Relaxed) as usize % RECENT];
+        time.store(u32::try_from(takes).unwrap_or(u32::MAX), Relaxed);
         tokens.store(guessed, Relaxed);
         self.change_wait(now, |wait| wait + takes);
+        let read = prompt.tokens - expected.cached_tokens.min(prompt.tokens);
         self.read_tokens.fetch_add(u64::from(read), Relaxed);
         self.weighed_tokens.fetch_add(cost as u64, Relaxed);
         prompt.adapter.iter().for_each(|adapter| self.adapters.used(*adapter, now));
         let answer = (prompt.answer_tokens as f32 / prompt.block_tokens).round() as u32;
-        self.hold(request.number(), self.belief.used(prompt.blocks, answer));
-        request
+        self.belief.used(prompt.blocks, answer.min(self.belief.capacity()))
+    }
+
+    /// Sets how many requests of other choosers are under way there, besides those that the server has told of.
+    pub fn set_others(&self, requests: u32) {
+        self.others.store(requests, Relaxed);
+    }
+
+    /// The number of requests under way there that this chooser has sent, as far as the server does not tell of all.
+    pub fn own_under_way(&self, now: Duration) -> u32 {
+        if self.is_fresh(now) { 0 } else { self.count.likely() }
     }
 
     /// What a request needs is held there until its end is known. One that was sent [`HELD`] before it is taken to have ended.
@@ -312,7 +336,7 @@ impl Server {
     /// No more is read there than what is under way. To be called every second or so for a server that says nothing of itself, if ends of
     /// requests are told: without its speed, what waits there is a guess, which nothing else corrects.
     pub fn correct_wait(&self, now: Duration) {
-        let under_way = self.count.likely() as usize;
+        let under_way = self.under_way() as usize;
         if under_way < RECENT && !self.is_fresh(now) {
             let most = self.recent_costs(now).take(under_way).sum();
             self.change_wait(now, |wait| wait.min(most));
@@ -322,8 +346,8 @@ impl Server {
     /// How long each of the latest requests takes to read, by what is known now, in µs, newest first.
     pub(crate) fn recent_costs(&self, now: Duration) -> impl Iterator<Item = u64> {
         let speed = self.speed(now).map_or(0.0, |own| own.seconds_per_token);
-        let sent = self.count.sent();
-        (sent.saturating_sub(RECENT as u64)..sent).rev().map(move |number| {
+        let arrived = self.arrived.load(Relaxed);
+        (arrived.saturating_sub(RECENT as u64)..arrived).rev().map(move |number| {
             let (time, tokens) = &self.costs[number as usize % RECENT];
             match (tokens.load(Relaxed), speed) {
                 (0, _) | (_, 0.0) => u64::from(time.load(Relaxed)),
@@ -356,7 +380,7 @@ impl Server {
         self.belief.forget();
         self.full_at.store(0, Relaxed);
         self.adapters.forget();
-        self.answered();
+        self.works_again();
     }
 
     /// Whether an adapter is believed to be loaded there; `None` if the server says nothing of adapters.
@@ -397,7 +421,8 @@ impl Server {
 
     /// How many requests wait there, if they are like those that were sent so far, and this is the price of a token.
     pub(crate) fn queue_length(&self, seconds_per_token: f32, now: Duration) -> f32 {
-        let mean_weighed = self.weighed_tokens.load(Relaxed) as f32 / self.count.sent().max(1) as f32;
+        let arrived = self.arrived.load(Relaxed).max(1);
+        let mean_weighed = self.weighed_tokens.load(Relaxed) as f32 / arrived as f32;
         self.wait(now).as_secs_f32() / (mean_weighed * seconds_per_token).max(0.001)
     }
 
@@ -421,22 +446,25 @@ impl Server {
         }
     }
 
-    /// Another server has answered a request that was sent there: it did not answer itself ([`Self::failed`]).
-    pub fn answered_elsewhere(&self, now: Duration) {
+    /// Another server has answered a request that was sent there.
+    pub fn answered_elsewhere(&self) {
         self.elsewhere.fetch_add(1, Relaxed);
-        self.failed(now);
     }
 
-    /// It could not answer a request. A server that fails does so at once, and so looks idle: it is avoided for a while, and then gets
-    /// one request after another, until it has answered one. What fails while it is avoided was sent there before.
-    pub fn failed(&self, now: Duration) {
-        if self.tries.swap(0, Relaxed) == 0 && self.is_avoided(now) {
-            return;
+    /// It could not answer a request that was sent at `sent`. A server that fails does so at once, and so looks idle: it is avoided for a
+    /// while, and then gets one request after another, until it has answered one. Returns whether this was news: not if the request was
+    /// sent before it was told that it fails.
+    pub fn failed(&self, sent: Duration, now: Duration) -> bool {
+        if micros(sent) < self.failed_at.load(Relaxed) {
+            return false;
         }
+        self.failed_at.store(micros(now).max(1), Relaxed);
+        self.tries.store(0, Relaxed);
         let before = self.failures.fetch_add(1, Relaxed);
         let [first, most] = AVOIDED;
         let pause = first.saturating_mul(1 << before.min(16)).min(most);
         self.avoided_until.store(micros(now + pause), Relaxed);
+        true
     }
 
     /// It gets a request although it has failed.
@@ -444,17 +472,21 @@ impl Server {
         if self.tries.fetch_add(1, Relaxed) < TRIES {
             self.avoided_until.fetch_max(micros(now + TRIED_EVERY), Relaxed);
         } else {
-            self.answered();
+            self.works_again();
         }
     }
 
-    /// It has answered a request.
-    pub fn answered(&self) {
-        if self.failures.load(Relaxed) > 0 {
-            self.failures.store(0, Relaxed);
-            self.tries.store(0, Relaxed);
-            self.avoided_until.store(0, Relaxed);
+    /// It has answered a request that was sent at `sent`. One that was sent before it failed says nothing.
+    pub fn answered(&self, sent: Duration) {
+        if self.failures.load(Relaxed) > 0 && micros(sent) >= self.failed_at.load(Relaxed) {
+            self.works_again();
         }
+    }
+
+    fn works_again(&self) {
+        self.failures.store(0, Relaxed);
+        self.tries.store(0, Relaxed);
+        self.avoided_until.store(0, Relaxed);
     }
 
     /// Whether another server is to be chosen, if there is one, because this one has failed ([`Self::failed`]).
@@ -475,6 +507,11 @@ impl Server {
         };
         (sum(|asked| &asked.tokens), sum(|asked| &asked.believed_tokens))
     }
+}
+
+/// What is to be read of a prompt, by what it costs.
+fn cost(prompt: &Prompt<'_>, expected: &Estimate) -> f32 {
+    weighed(expected.cached_tokens, prompt.tokens - expected.cached_tokens.min(prompt.tokens))
 }
 
 /// At most an hour, whatever was measured.

@@ -96,25 +96,25 @@ fn a_server_that_fails_is_avoided_for_longer_each_time() {
     assert_eq!(chosen(at(1)), 0, "the other one is busy");
     let mut now = 0;
     for pause in [2_000, 4_000, 8_000, 16_000, 32_000, 32_000] {
-        pool[0].failed(at(now));
-        // Sent before it was avoided.
-        pool[0].answered_elsewhere(at(now + 1));
+        assert!(pool[0].failed(at(now), at(now)));
+        // Sent before it was told that it fails: neither a failure nor an answer says anything.
+        assert!(!pool[0].failed(at(now).saturating_sub(at(1)), at(now + 1)) || now == 0);
+        pool[0].answered(at(now).saturating_sub(at(1)));
         assert_eq!(
             (chosen(at(now)), chosen(at(now + pause - 1)), pool[0].is_avoided(at(now + pause))),
             (1, 1, false)
         );
         now += pause;
     }
-    assert_eq!(pool[0].sums().elsewhere, 6);
-    pool[0].answered_elsewhere(at(now));
+    pool[0].failed(at(now), at(now));
     assert!(pool[0].is_avoided(at(now + 31_999)));
-    pool[1].failed(at(now));
+    pool[1].failed(at(now), at(now));
     assert_eq!(chosen(at(now)), 0, "where all fail, none is avoided");
-    pool[0].answered();
+    pool[0].answered(at(now));
     assert_eq!((pool[0].is_avoided(at(now)), pool[1].is_avoided(at(now))), (false, true));
-    pool[0].failed(at(now));
+    pool[0].failed(at(now), at(now));
     assert!(pool[0].is_avoided(at(now + 1_999)) && !pool[0].is_avoided(at(now + 2_000)), "it begins anew");
-    pool[1].answered();
+    pool[1].answered(at(now));
 
     // It gets one request in two seconds, and the next failure counts.
     let send = |now: u64| {
@@ -124,20 +124,23 @@ fn a_server_that_fails_is_avoided_for_longer_each_time() {
     now += 2_000;
     send(now);
     assert!(pool[0].is_avoided(at(now + 1_999)) && !pool[0].is_avoided(at(now + 2_000)));
-    pool[0].failed(at(now + 1_000));
+    pool[0].failed(at(now), at(now + 1_000));
     assert!(pool[0].is_avoided(at(now + 4_999)) && !pool[0].is_avoided(at(now + 5_000)), "twice as long");
-    pool[0].failed(at(now + 1_001));
+    pool[0].failed(at(now), at(now + 1_001));
     assert!(!pool[0].is_avoided(at(now + 5_000)), "the same failure, or an old one");
     // Where nobody tells what becomes of requests, it is used again in the end.
     now += 5_000;
     for _ in 0..3 {
         send(now);
+        // Those of other Modelgates are no tries.
+        let found = choose(&pool[..1], &prompt, at(now), 0).expect("a server");
+        pool[0].sent_by_another(&prompt, &found.estimate, at(now));
         assert!(pool[0].is_avoided(at(now + 1_999)));
         now += 2_000;
     }
     send(now);
     assert!(!pool[0].is_avoided(at(now)));
-    pool[0].failed(at(now));
+    pool[0].failed(at(now), at(now));
     assert!(pool[0].is_avoided(at(now + 1_999)) && !pool[0].is_avoided(at(now + 2_000)), "it begins anew");
 }
 

@@ -16,7 +16,9 @@ use std::{
 
 use access::{Grant, Pending, PromptParts, estimate::Sum};
 use arc_swap::ArcSwap;
-use catalogue::{Catalogue, Pick, PickBy, RouteId, ServerId, ServerRecord, ServerRoute, ServerUrl, Strategy};
+use catalogue::{
+    Catalogue, Pick, PickBy, RouteId, ServerId, ServerRecord, ServerRoute, ServerUrl, Source, Strategy,
+};
 use server_choice::{
     AdapterId, BLOCK_BYTES, Choice, Counters, DEFAULT_BLOCKS, Estimate, Prompt, PromptHasher, SentRequest,
     SentSums, Server, ToldAdapters, Watch, choose,
@@ -63,6 +65,15 @@ struct Candidates {
     adapter: Option<AdapterId>,
 }
 
+impl Candidates {
+    /// The places of those that are not avoided because they fail; of all, if all are.
+    fn usable(&self, now: Duration) -> impl Iterator<Item = usize> {
+        let are_all_avoided = self.servers.iter().all(|(_, server)| server.is_avoided(now));
+        let is_usable = move |place: &usize| are_all_avoided || !self.servers[*place].1.is_avoided(now);
+        (0..self.servers.len()).filter(is_usable)
+    }
+}
+
 /// The pool for which a request has to wait.
 #[derive(Debug)]
 pub(crate) struct FullPool {
@@ -103,10 +114,11 @@ pub(crate) struct UnderWay {
     record: Arc<ServerRecord>,
     /// Those that may wait for its end.
     line: Option<Arc<PoolLine>>,
-    /// The moment from which the server's times are counted.
+    /// The moment from which the server's times are counted, and when it was sent, by them.
     start: Instant,
-    /// Where its end is told, if other Modelgates were told of it.
-    told: Option<Arc<Outgoing>>,
+    sent_at: Duration,
+    /// Where other Modelgates are told of it, if there are any.
+    others: Option<Arc<Outgoing>>,
 }
 
 impl Drop for UnderWay {
@@ -131,9 +143,14 @@ impl UnderWay {
                 Some(worked) => server.finished(sent, worked),
                 None => server.given_up(sent),
             }
-            let told = self.told.take();
-            told.iter().for_each(|told| _ = told.tell(ChoiceNote::ended(&self.record.spec.id, sent, worked)));
+            self.tell(|server| ChoiceNote::ended(server, sent));
             self.line.iter().for_each(|line| line.poke());
+        }
+    }
+
+    fn tell(&self, note: impl FnOnce(&str) -> ChoiceNote) {
+        if let Some(others) = &self.others {
+            others.tell(note(known_as(&self.record)));
         }
     }
 
@@ -147,16 +164,24 @@ impl UnderWay {
     /// The server with this id has answered it, with this status if that was told.
     pub(crate) fn answered_by(&self, id: &str, status: Option<u16>) {
         let (Some(server), now) = (&self.server, self.start.elapsed()) else { return };
-        match status {
-            _ if self.record.spec.id.as_str() != id => server.answered_elsewhere(now),
-            Some(502..=504) => server.failed(now),
-            _ => server.answered(),
+        let is_elsewhere = self.record.spec.id.as_str() != id;
+        if is_elsewhere {
+            server.answered_elsewhere();
+        }
+        if is_elsewhere || matches!(status, Some(502..=504)) {
+            if server.failed(self.sent_at, now) {
+                self.tell(|server| ChoiceNote::failed(server, now.saturating_sub(self.sent_at)));
+            }
+        } else {
+            server.answered(self.sent_at);
         }
     }
 
     /// Nobody will tell when it has ended; the server's own figures are all that is known of it.
     pub(crate) fn end_unheard(mut self) {
-        self.sent = None;
+        if let Some(sent) = self.sent.take() {
+            self.tell(|server| ChoiceNote::ended(server, sent));
+        }
     }
 }
 
@@ -219,7 +244,8 @@ impl ServerChoices {
     /// How many more requests a pool's servers can take; `None` if nobody knows.
     fn room(&self, candidates: &Candidates, of: fn(&Server, Duration, bool) -> Option<u32>) -> Option<usize> {
         let (now, are_ends_told) = (self.start.elapsed(), self.are_ends_told.load(Ordering::Relaxed));
-        candidates.servers.iter().try_fold(0_usize, |sum, (_, server)| {
+        let usable = candidates.usable(now).map(|place| &candidates.servers[place]);
+        usable.into_iter().try_fold(0_usize, |sum, (_, server)| {
             let room = usize::try_from(of(server, now, are_ends_told)?);
             Some(sum.saturating_add(room.unwrap_or(usize::MAX)))
         })
@@ -280,9 +306,9 @@ impl ServerChoices {
         if let (true, Some(sent), Some(expected)) =
             (self.outgoing.is_heard(), chosen.under_way.sent, expected)
         {
-            let server = &chosen.under_way.record.spec.id;
-            let note = ChoiceNote::sent(server, sent, &prompt, &expected).of(blocks);
-            chosen.under_way.told = self.outgoing.tell(note).then(|| Arc::clone(&self.outgoing));
+            let note = ChoiceNote::sent(known_as(&chosen.under_way.record), sent, &prompt, &expected);
+            self.outgoing.tell(note.of(blocks));
+            chosen.under_way.others = Some(Arc::clone(&self.outgoing));
         }
         Some(chosen)
     }
@@ -335,7 +361,8 @@ impl ServerChoices {
                 record: Arc::clone(&pick.routes[place].server),
                 line: (!pick.wait.is_zero()).then(|| Arc::clone(&candidates.line)),
                 start: self.start,
-                told: None,
+                sent_at: now,
+                others: None,
             },
         };
         (chosen, found.map(|found| found.estimate))
@@ -354,7 +381,7 @@ impl ServerChoices {
         if !pick.wait.is_zero() {
             let are_ends_told = self.are_ends_told.load(Ordering::Relaxed);
             let has_room = |place: &usize| servers[*place].1.room(now, are_ends_told) != Some(0);
-            let places: Vec<usize> = (0..servers.len()).filter(has_room).collect();
+            let places: Vec<usize> = candidates.usable(now).filter(has_room).collect();
             if (1..servers.len()).contains(&places.len()) {
                 let found = choose(places.iter().map(|place| &*servers[*place].1), prompt, now, turn)?;
                 return Some(Choice { place: places[found.place], ..found });
@@ -370,6 +397,14 @@ impl ServerChoices {
         let mut hasher = PromptHasher::new(self.secret.load(Ordering::Relaxed), pick.model.as_str(), of);
         PromptParts::of(body).iter().for_each(|part| hasher.add(part));
         hasher.finish()
+    }
+}
+
+/// By what other Modelgates know a server: one from a file by its URL, since each has a file of its own.
+fn known_as(record: &ServerRecord) -> &str {
+    match record.spec.source {
+        Source::File => record.spec.url.as_str(),
+        _ => record.spec.id.as_str(),
     }
 }
 
@@ -405,6 +440,7 @@ struct KnownServer {
     server: Arc<Server>,
     watch: Watch,
     heard: Instant,
+    known_as: Arc<str>,
     others: OthersRequests,
 }
 
@@ -417,6 +453,7 @@ impl KnownServer {
             server: Arc::new(Server::new(DEFAULT_BLOCKS)),
             watch: Watch::new(BLOCK_TOKENS),
             heard: Instant::now(),
+            known_as: known_as(record).into(),
             others: OthersRequests::default(),
         }
     }
@@ -484,6 +521,7 @@ impl ChoiceKeeper {
             known.watch.heard(&known.server, counters, asked, now);
             adapters.into_iter().for_each(|adapters| known.server.told_adapters(adapters, now));
             known.heard = Instant::now();
+            known.others.server_told(&known.server);
         }
     }
 
@@ -495,14 +533,13 @@ impl ChoiceKeeper {
     /// Another Modelgate, whose number is `from`, has told this so long ago.
     pub fn told(&mut self, from: u64, note: &ChoiceNote, age: Duration) {
         let now = self.choices.start.elapsed();
-        if let Some(known) = self.servers.get_mut(&note.server()) {
-            known.others.told(&known.server, from, note, (age, now));
-        }
+        let known = self.servers.values_mut().filter(|known| *known.known_as == *note.server());
+        known.for_each(|known| known.others.told(&known.server, from, note, (age, now)));
     }
 
-    /// No other Modelgate is left: nobody tells any more when the requests end that others have sent.
+    /// No other Modelgate is left.
     pub fn is_alone(&mut self) {
-        self.servers.values_mut().for_each(|known| known.others.forget(&known.server, true));
+        self.servers.values_mut().for_each(|known| known.others.forget_all(&known.server));
     }
 
     /// Returns when a server may have room for a request that waits.
@@ -530,9 +567,13 @@ impl ChoiceKeeper {
     pub fn pass(&mut self, are_ends_told: bool) {
         let now = self.choices.start.elapsed();
         for known in self.servers.values_mut() {
-            known.others.forget(&known.server, false);
+            known.others.pass(&known.server);
             if are_ends_told {
                 known.server.correct_wait(now);
+            }
+            let under_way = if are_ends_told { known.server.own_under_way(now) } else { 0 };
+            if self.choices.outgoing.is_heard() && known.others.is_to_be_told(&known.server, under_way) {
+                self.choices.outgoing.tell(ChoiceNote::under_way(&known.known_as, under_way));
             }
         }
         for known in self.servers.values_mut().filter(|known| known.heard.elapsed() > UNHEARD) {
@@ -798,8 +839,14 @@ mod tests {
         at.next().expect("a request").under_way.end(None);
         at.next().expect("a request").under_way.end_unheard();
         drop(at);
-        assert_eq!(pass_on(&mut sharing, &mut other), 5, "of one nobody tells the end");
-        assert_eq!(other.under_way(), 1);
+        assert_eq!(pass_on(&mut sharing, &mut other), 6);
+        assert_eq!(other.under_way(), 0);
+        one.pass(true);
+        assert!(
+            pass_on(&mut sharing, &mut other) > 0,
+            "how many are under way, of which nobody tells the end"
+        );
+        assert_eq!(other.under_way(), one.under_way());
         other.is_alone();
         assert_eq!(other.under_way(), 0);
         wait(&mut other);
@@ -819,7 +866,7 @@ mod tests {
             .choose(&grants[0], PickQuestion { body: Some(&prompts[0]), sum, turn: 0 });
         assert!(rehearsed.is_some());
         assert_eq!(pass_on(&mut sharing, &mut other), 0, "what is only tried is not told");
-        let unknown = serde_json::json!({ "server": "file:nobody", "number": 1, "what": "given_up" });
+        let unknown = serde_json::json!({ "server": "http://nobody:1", "what": { "ended": 1 } });
         other.told(1, &serde_json::from_value(unknown).expect("a note"), Duration::ZERO);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, mem, time::Duration};
 
-use server_choice::{Choice, Prompt, SentRequest, Server, Watch, choose};
+use server_choice::{Choice, Needed, Prompt, SentRequest, Server, Watch, choose};
 
 use super::{Policy, Seen};
 use crate::{load::SimulatedRequest, machine::Machine};
@@ -17,6 +17,9 @@ pub struct Ours {
     watches: Vec<Watch>,
     /// With metering.
     ends: Option<ToldEnds>,
+    /// What requests of others need, and how many of them were sent to each server since it was heard.
+    others: HashMap<usize, Needed>,
+    others_since: Vec<u32>,
     block_tokens: f32,
     cache_tokens: f64,
     turn: usize,
@@ -41,6 +44,8 @@ impl Ours {
                 .then(|| ToldEnds { under_way: HashMap::new(), untold: vec![Vec::new(); servers] }),
             block_tokens: block_tokens as f32,
             cache_tokens: cache_tokens as f64,
+            others: HashMap::new(),
+            others_since: vec![0; servers],
             turn: 0,
         }
     }
@@ -74,8 +79,17 @@ impl Ours {
         now: f64,
     ) {
         let now = Duration::from_secs_f64(now);
-        let sent = self.servers[choice.place].sent_by_another(&self.prompt(asked), &choice.estimate, now);
-        self.is_under_way(request, sent);
+        let needed = self.servers[choice.place].sent_by_another(&self.prompt(asked), &choice.estimate, now);
+        self.others.insert(request, needed);
+        self.others_since[choice.place] += 1;
+        self.servers[choice.place].set_others(self.others_since[choice.place]);
+    }
+
+    /// It has told that the request has been answered.
+    pub(super) fn hear_answer(&mut self, place: usize, request: usize) {
+        if let Some(needed) = self.others.remove(&request) {
+            self.servers[place].belief().ended(needed);
+        }
     }
 
     fn is_under_way(&mut self, request: usize, sent: SentRequest) {
@@ -109,6 +123,8 @@ impl Policy for Ours {
             }
         }
         self.watches[place].heard(&self.servers[place], &counters, now, now);
+        self.others_since[place] = 0;
+        self.servers[place].set_others(0);
     }
 }
 

@@ -57,7 +57,7 @@ impl Several {
             for (_, other) in others {
                 match &note.what {
                     What::Sent(asked, choice) => other.hear_choice((note.request, asked), choice, now),
-                    What::Answered(place) => other.answered(*place, note.request, now),
+                    What::Answered(place) => other.hear_answer(*place, note.request),
                 }
             }
         }

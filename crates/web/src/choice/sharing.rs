@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -17,30 +18,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-use catalogue::ServerId;
 use serde::{Deserialize, Serialize};
-use server_choice::{AdapterId, Estimate, MAX_BLOCKS, Prompt, SentRequest, Server};
+use server_choice::{AdapterId, Estimate, MAX_BLOCKS, Needed, Prompt, SentRequest, Server};
 use tokio::sync::mpsc;
 
 /// Notes that may wait to be told, …
 const MOST_NOTES: usize = 4_096;
 /// … and the bytes of the hashes in them.
 const MAX_BYTES: usize = 8 << 20;
-/// Of how many requests of another Modelgate that are under way at a server the end is waited for. It is as many as a server is
-/// believed to hold something for.
-const MOST_UNDER_WAY: usize = 1_024;
-/// Of what is older, only what the server has read counts: it has been read by now, and the server has told how many are under way.
+/// Of how many requests of another Modelgate the end is waited for, so that what they need counts as held by the server's cache. It is as
+/// many as a server is believed to hold something for.
+const MOST_NEEDED: usize = 1_024;
+/// How many other Modelgates are listened to. The number of one that is started again is a new one.
+const MOST_SENDERS: usize = 64;
+/// Of what is older, only what the server has read counts: it has been read by now.
 const OLD: Duration = Duration::from_secs(2);
+/// Who has requests under way says how many, twice a second. After this time without a word it has none.
+const SILENT: Duration = Duration::from_secs(5);
+/// For so long what a server has said of its requests is all that counts, with what others have sent since.
+const TELLS: Duration = Duration::from_secs(5);
 /// A Modelgate that has told nothing for so long is taken to be gone.
-const SILENT: Duration = Duration::from_secs(300);
+const GONE: Duration = Duration::from_secs(300);
 
 /// What one Modelgate tells the others of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChoiceNote {
-    /// The id of its server.
+    /// What all Modelgates know its server by.
     server: String,
-    /// Its number among those that this Modelgate has sent there.
-    number: u64,
     what: NoteKind,
 }
 
@@ -48,15 +52,19 @@ pub struct ChoiceNote {
 #[serde(rename_all = "snake_case")]
 enum NoteKind {
     Sent(Box<SentNote>),
-    /// After it was worked on for so many milliseconds at least, as far as that is known.
+    /// The request with this number has ended, or nobody tells when it does.
     Ended(u64),
-    /// Nobody tells when it ends.
-    GivenUp,
+    /// How many requests this Modelgate has under way there, as far as it is told when they end.
+    UnderWay(u32),
+    /// The server could not answer a request that was sent so many milliseconds ago.
+    Failed(u64),
 }
 
 /// What was expected of the server that was chosen. Tokens; µs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct SentNote {
+    /// Its number among those that this Modelgate has sent there.
+    number: u64,
     tokens: u32,
     block_tokens: f32,
     answer_tokens: u32,
@@ -70,13 +78,9 @@ struct SentNote {
 
 impl ChoiceNote {
     /// A request was sent to this server; its blocks are still to be added.
-    pub(super) fn sent(
-        server: &ServerId,
-        sent: SentRequest,
-        prompt: &Prompt<'_>,
-        expected: &Estimate,
-    ) -> Self {
+    pub(super) fn sent(server: &str, sent: SentRequest, prompt: &Prompt<'_>, expected: &Estimate) -> Self {
         let note = SentNote {
+            number: sent.number(),
             tokens: prompt.tokens,
             block_tokens: prompt.block_tokens,
             answer_tokens: prompt.answer_tokens,
@@ -85,11 +89,7 @@ impl ChoiceNote {
             read: u64::try_from(expected.read.as_micros()).unwrap_or(u64::MAX),
             blocks: Vec::new(),
         };
-        Self {
-            server: server.as_str().to_owned(),
-            number: sent.number(),
-            what: NoteKind::Sent(Box::new(note)),
-        }
+        Self { server: server.to_owned(), what: NoteKind::Sent(Box::new(note)) }
     }
 
     /// With the blocks of its prompt.
@@ -100,16 +100,25 @@ impl ChoiceNote {
         self
     }
 
-    /// It has ended; `worked` says for how long it was worked on at least, if that is known, and `None` that nobody tells when it ends.
-    pub(super) fn ended(server: &ServerId, sent: SentRequest, worked: Option<Duration>) -> Self {
-        let millis = |worked: Duration| u64::try_from(worked.as_millis()).unwrap_or(u64::MAX);
-        let what = worked.map_or(NoteKind::GivenUp, |worked| NoteKind::Ended(millis(worked)));
-        Self { server: server.as_str().to_owned(), number: sent.number(), what }
+    /// It has ended, or nobody tells when it does.
+    pub(super) fn ended(server: &str, sent: SentRequest) -> Self {
+        Self { server: server.to_owned(), what: NoteKind::Ended(sent.number()) }
     }
 
-    /// The id of the server in the catalogue.
-    pub(super) fn server(&self) -> ServerId {
-        ServerId::from_text(&self.server)
+    /// So many requests are under way at this server.
+    pub(super) fn under_way(server: &str, requests: u32) -> Self {
+        Self { server: server.to_owned(), what: NoteKind::UnderWay(requests) }
+    }
+
+    /// This server could not answer a request that was sent so long ago.
+    pub(super) fn failed(server: &str, ago: Duration) -> Self {
+        let millis = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        Self { server: server.to_owned(), what: NoteKind::Failed(millis) }
+    }
+
+    /// What all Modelgates know the server by.
+    pub(super) fn server(&self) -> &str {
+        &self.server
     }
 
     fn bytes(&self) -> usize {
@@ -202,21 +211,47 @@ impl ChoiceSharing {
     }
 }
 
-/// The requests of other Modelgates that are under way at one server.
+/// What other Modelgates have sent to one server.
+///
+/// What they tell may be lost, and they may be gone without a word. So nothing here counts for long: how many requests they have under way is
+/// what they said last, and what they have sent since. Where the server tells that itself, it is what they have sent since it did.
 #[derive(Debug, Default)]
 pub(super) struct OthersRequests {
     by_sender: HashMap<u64, SendersRequests>,
+    /// When the server has told how many requests are under way.
+    server_told: Option<Instant>,
+    /// What the others were told last: how many requests were sent there, and how many were under way.
+    last_told: (u64, u32),
 }
 
 #[derive(Debug)]
 struct SendersRequests {
-    /// By their numbers there.
-    under_way: BTreeMap<u64, SentRequest>,
     heard: Instant,
+    /// The requests under way of which it has told, and those that it has sent since then, or since the server has told.
+    told: u32,
+    since: u32,
+    /// What its requests need, by their numbers.
+    needed: BTreeMap<u64, Needed>,
+}
+
+impl SendersRequests {
+    fn new() -> Self {
+        Self { heard: Instant::now(), told: 0, since: 0, needed: BTreeMap::new() }
+    }
+
+    fn has_ended(&mut self, server: &Server, number: u64) {
+        let Some(needed) = self.needed.remove(&number) else { return };
+        server.belief().ended(needed);
+        if self.since > 0 { self.since -= 1 } else { self.told = self.told.saturating_sub(1) }
+    }
+
+    fn forget(self, server: &Server) {
+        self.needed.into_values().for_each(|needed| server.belief().ended(needed));
+    }
 }
 
 impl OthersRequests {
-    /// A Modelgate has told this of a request at the server, so long ago.
+    /// A Modelgate has told this of the server, so long ago.
     pub(super) fn told(
         &mut self,
         server: &Server,
@@ -224,39 +259,73 @@ impl OthersRequests {
         note: &ChoiceNote,
         (age, now): (Duration, Duration),
     ) {
-        let of = || SendersRequests { under_way: BTreeMap::new(), heard: Instant::now() };
-        let sender = self.by_sender.entry(from).or_insert_with(of);
+        if let NoteKind::Sent(sent) = &note.what
+            && age > OLD
+        {
+            let blocks = sent.read().map(|(prompt, _)| prompt.blocks);
+            blocks.into_iter().for_each(|blocks| server.belief().ended(server.belief().used(blocks, 0)));
+            return;
+        }
+        if age > SILENT || self.by_sender.len() >= MOST_SENDERS && !self.by_sender.contains_key(&from) {
+            return;
+        }
+        let sender = self.by_sender.entry(from).or_insert_with(SendersRequests::new);
         sender.heard = Instant::now();
         match &note.what {
             NoteKind::Sent(sent) => {
                 let Some((prompt, expected)) = sent.read() else { return };
-                if age > OLD {
-                    let belief = server.belief();
-                    belief.ended(belief.used(prompt.blocks, 0));
-                    return;
-                }
-                let sent = server.sent_by_another(&prompt, &expected, now);
-                let before = sender.under_way.insert(note.number, sent);
-                let is_full = sender.under_way.len() > MOST_UNDER_WAY;
-                let oldest = is_full.then(|| sender.under_way.pop_first()).flatten().map(|(_, sent)| sent);
-                before.into_iter().chain(oldest).for_each(|sent| server.given_up(sent));
+                let needed = server.sent_by_another(&prompt, &expected, now);
+                sender.since = sender.since.saturating_add(1);
+                let before = sender.needed.insert(sent.number, needed);
+                let is_full = sender.needed.len() > MOST_NEEDED;
+                let oldest = is_full.then(|| sender.needed.pop_first()).flatten().map(|(_, needed)| needed);
+                before.into_iter().chain(oldest).for_each(|needed| server.belief().ended(needed));
             }
-            NoteKind::Ended(millis) => {
-                let sent = sender.under_way.remove(&note.number);
-                sent.into_iter().for_each(|sent| server.finished(sent, Duration::from_millis(*millis)));
-            }
-            NoteKind::GivenUp => {
-                sender.under_way.remove(&note.number).into_iter().for_each(|sent| server.given_up(sent));
+            NoteKind::Ended(number) => sender.has_ended(server, *number),
+            NoteKind::UnderWay(requests) => (sender.told, sender.since) = (*requests, 0),
+            NoteKind::Failed(ago) => {
+                let ago = Duration::from_millis(*ago).saturating_add(age);
+                server.failed(now.saturating_sub(ago), now);
             }
         }
+        self.count(server);
     }
 
-    /// Nobody tells any more when the requests of those end that were silent for long; or of all, if no other Modelgate is left.
-    pub(super) fn forget(&mut self, server: &Server, all: bool) {
-        let is_gone = |_: &u64, sender: &mut SendersRequests| all || sender.heard.elapsed() > SILENT;
-        for (_, sender) in self.by_sender.extract_if(is_gone) {
-            sender.under_way.into_values().for_each(|sent| server.given_up(sent));
+    /// The server has told how many requests are under way, those of others with them.
+    pub(super) fn server_told(&mut self, server: &Server) {
+        self.server_told = Some(Instant::now());
+        self.by_sender.values_mut().for_each(|sender| sender.since = 0);
+        self.count(server);
+    }
+
+    /// Some time has passed: who says nothing has nothing under way.
+    pub(super) fn pass(&mut self, server: &Server) {
+        for sender in self.by_sender.values_mut().filter(|sender| sender.heard.elapsed() > SILENT) {
+            (sender.told, sender.since) = (0, 0);
         }
+        let gone = self.by_sender.extract_if(|_, sender| sender.heard.elapsed() > GONE);
+        gone.for_each(|(_, sender)| sender.forget(server));
+        self.count(server);
+    }
+
+    /// No other Modelgate is left.
+    pub(super) fn forget_all(&mut self, server: &Server) {
+        self.by_sender.drain().for_each(|(_, sender)| sender.forget(server));
+        self.count(server);
+    }
+
+    fn count(&self, server: &Server) {
+        let tells = self.server_told.is_some_and(|told| told.elapsed() < TELLS);
+        let of = |sender: &SendersRequests| {
+            if tells { sender.since } else { sender.told.saturating_add(sender.since) }
+        };
+        server.set_others(self.by_sender.values().map(of).fold(0, u32::saturating_add));
+    }
+
+    /// Whether the others are to be told how many requests are under way at the server: if there are any, or if it has changed.
+    pub(super) fn is_to_be_told(&mut self, server: &Server, under_way: u32) -> bool {
+        let now = (server.sums().requests, under_way);
+        under_way > 0 || mem::replace(&mut self.last_told, now) != now
     }
 }
 
@@ -310,20 +379,24 @@ mod hashes {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
-    fn sent_note(number: u64, blocks: &[u64]) -> ChoiceNote {
-        let text = serde_json::json!({
-            "server": "file:a", "number": number,
-            "what": { "sent": { "tokens": 1_000, "block_tokens": 100.0, "answer_tokens": 10, "cached_tokens": 0, "read": 5_000,
-                                 "blocks": "", "of a later version": 7 } },
-        });
-        serde_json::from_value::<ChoiceNote>(text).expect("a note").of(blocks.to_vec())
+    fn note(what: &Value) -> ChoiceNote {
+        serde_json::from_value(json!({ "server": "http://a:1", "what": what })).expect("a note")
     }
 
-    fn ended_note(number: u64, what: &serde_json::Value) -> ChoiceNote {
-        serde_json::from_value(serde_json::json!({ "server": "file:a", "number": number, "what": what }))
-            .expect("a note")
+    fn sent_note(number: u64, blocks: &[u64]) -> ChoiceNote {
+        note(&json!({
+            "sent": { "number": number, "tokens": 1_000, "block_tokens": 100.0, "answer_tokens": 10, "cached_tokens": 0, "read": 5_000,
+                      "blocks": "", "of a later version": 7 },
+        }))
+        .of(blocks.to_vec())
+    }
+
+    fn ended_note(number: u64) -> ChoiceNote {
+        note(&json!({ "ended": number }))
     }
 
     #[test]
@@ -331,8 +404,9 @@ mod tests {
         for note in [
             sent_note(7, &[0, 1, u64::MAX, 0x0102_0304_0506_0708]),
             sent_note(u64::MAX, &[]),
-            ended_note(7, &serde_json::json!({ "ended": 1_500 })),
-            ended_note(7, &serde_json::json!("given_up")),
+            ended_note(7),
+            ChoiceNote::under_way("http://a:1", 5),
+            ChoiceNote::failed("docker:0123", Duration::from_millis(7)),
         ] {
             let text = serde_json::to_string(&note).expect("JSON");
             assert_eq!(serde_json::from_str::<ChoiceNote>(&text).expect(&text), note);
@@ -344,9 +418,12 @@ mod tests {
     }
 
     /// What comes from elsewhere is within bounds, whatever it says.
+    ///
+    /// Regression: an answer that would take more blocks than a cache can have made a sum overflow.
     #[test]
     fn what_others_say_is_bounded() {
-        let mut note = SentNote {
+        let mut sent = SentNote {
+            number: 7,
             tokens: 10,
             block_tokens: f32::NAN,
             answer_tokens: u32::MAX,
@@ -356,17 +433,37 @@ mod tests {
             blocks: vec![1; MAX_BLOCKS + 1],
         };
         for block_tokens in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
-            note.block_tokens = block_tokens;
-            assert!(note.read().is_none(), "{block_tokens}");
+            sent.block_tokens = block_tokens;
+            assert!(sent.read().is_none(), "{block_tokens}");
         }
-        note.block_tokens = 100.0;
-        let (prompt, expected) = note.read().expect("a prompt");
+        sent.block_tokens = f32::MIN_POSITIVE;
+        let (prompt, expected) = sent.read().expect("a prompt");
         assert_eq!((prompt.blocks.len(), prompt.answer_tokens), (MAX_BLOCKS, 65_535));
         assert_eq!((expected.cached_tokens, expected.read), (10, Duration::from_secs(3_600)));
+        let (server, mut others) = (Server::new(1_000), OthersRequests::default());
+        let worst = ChoiceNote { server: "http://a:1".to_owned(), what: NoteKind::Sent(Box::new(sent)) };
+        for from in 0..100 {
+            others.told(&server, from, &worst, (Duration::ZERO, Duration::ZERO));
+            others.told(
+                &server,
+                from,
+                &note(&json!({ "under_way": u32::MAX })),
+                (Duration::ZERO, Duration::ZERO),
+            );
+            others.told(
+                &server,
+                from,
+                &note(&json!({ "failed": u64::MAX })),
+                (Duration::MAX, Duration::ZERO),
+            );
+        }
+        assert_eq!((others.by_sender.len(), server.under_way()), (MOST_SENDERS, u32::MAX));
     }
 
+    /// Regression: a request of another Modelgate counted until its end was told. Where that was lost, or the other one was started again, a
+    /// pool with `max_requests` seemed full for ever.
     #[test]
-    fn requests_of_others_count_until_they_end() {
+    fn what_others_have_under_way_is_what_they_said_last() {
         let (server, mut others) = (Server::new(1_000), OthersRequests::default());
         let now = Duration::from_secs(10);
         let tell = |others: &mut OthersRequests, from, note: &ChoiceNote, age: u64| {
@@ -380,35 +477,70 @@ mod tests {
         assert_eq!(server.sums().requests, 0, "who has sent it counts it");
         assert_eq!(tell(&mut others, 2, &sent_note(0, &blocks), 0), 2, "another one's first");
         assert_eq!(tell(&mut others, 1, &sent_note(1, &blocks), 1), 3);
-        assert_eq!(tell(&mut others, 1, &ended_note(0, &serde_json::json!({ "ended": 0 })), 0), 2);
-        assert_eq!(tell(&mut others, 1, &ended_note(0, &serde_json::json!({ "ended": 0 })), 0), 2, "once");
-        assert_eq!(tell(&mut others, 3, &ended_note(1, &serde_json::json!("given_up")), 0), 2, "nobody's");
-        assert_eq!(tell(&mut others, 1, &ended_note(1, &serde_json::json!("given_up")), 0), 1);
-        // It was started again, and counts anew.
-        assert_eq!(tell(&mut others, 2, &sent_note(0, &blocks), 0), 1, "instead of the one before");
+        assert_eq!(tell(&mut others, 1, &ended_note(0), 0), 2);
+        assert_eq!(tell(&mut others, 1, &ended_note(0), 0), 2, "once");
+        assert_eq!(tell(&mut others, 3, &ended_note(1), 0), 2, "nobody's");
+        assert_eq!(tell(&mut others, 1, &ChoiceNote::under_way("", 4), 0), 5, "it knows best");
+        assert_eq!(tell(&mut others, 1, &ended_note(1), 0), 4);
         let old = [4 << 40, 5 << 40];
-        assert_eq!(tell(&mut others, 1, &sent_note(9, &old), 3), 1, "it was read long ago");
+        assert_eq!(tell(&mut others, 1, &sent_note(9, &old), 3), 4, "it was read long ago");
         assert_eq!(server.belief().cached(&old), 2);
-        others.forget(&server, false);
-        assert_eq!(server.under_way(), 1, "it was heard of a moment ago");
-        others.forget(&server, true);
+        assert_eq!(tell(&mut others, 1, &ChoiceNote::under_way("", 9), 6), 4, "that was long ago");
+        // The server has told how many requests there are in all.
+        others.server_told(&server);
         assert_eq!(server.under_way(), 0);
+        assert_eq!(tell(&mut others, 2, &sent_note(1, &blocks), 0), 1);
+        assert_eq!(
+            tell(&mut others, 1, &ChoiceNote::under_way("", 9), 0),
+            1,
+            "they are among those that the server has told of"
+        );
+        others.server_told = None;
+        others.pass(&server);
+        assert_eq!(server.under_way(), 10, "it tells nothing any more");
+        let earlier = |others: &mut OthersRequests, ago: Duration| {
+            others
+                .by_sender
+                .values_mut()
+                .for_each(|sender| sender.heard = Instant::now().checked_sub(ago).expect("long ago"));
+        };
+        earlier(&mut others, SILENT);
+        others.pass(&server);
+        assert_eq!((server.under_way(), others.by_sender.len()), (0, 3), "who says nothing has none");
+        assert_eq!(tell(&mut others, 1, &ChoiceNote::under_way("", 2), 0), 2);
+        earlier(&mut others, GONE);
+        others.pass(&server);
+        assert_eq!((server.under_way(), others.by_sender.len()), (0, 0));
+        assert_eq!(tell(&mut others, 1, &sent_note(0, &blocks), 0), 1);
+        others.forget_all(&server);
+        assert_eq!((server.under_way(), others.by_sender.len()), (0, 0));
+        assert!(!server.is_avoided(now));
+        tell(&mut others, 1, &ChoiceNote::failed("", Duration::from_secs(1)), 0);
+        assert!(server.is_avoided(now));
+    }
+
+    #[test]
+    fn others_are_told_what_is_under_way_while_it_is_or_when_it_has_changed() {
+        let (server, mut others) = (Server::new(1_000), OthersRequests::default());
+        let is_told = [0, 1, 1, 0, 0].map(|under_way| others.is_to_be_told(&server, under_way));
+        assert_eq!(is_told, [false, true, true, false, false], "nothing was sent");
+        let prompt = Prompt { blocks: &[], tokens: 1, block_tokens: 100.0, answer_tokens: 0, adapter: None };
+        let expected = server_choice::estimate(&server, &prompt, Duration::ZERO, None);
+        server.sent(&prompt, &expected, Duration::ZERO);
+        let is_told = [0, 0].map(|under_way| others.is_to_be_told(&server, under_way));
+        assert_eq!(is_told, [true, false], "it has come and gone");
     }
 
     /// Ends that are never told do not fill the memory.
     #[test]
-    fn the_oldest_are_given_up() {
+    fn what_the_oldest_need_is_given_up() {
         let (server, mut others) = (Server::new(1_000), OthersRequests::default());
-        let most = u64::try_from(MOST_UNDER_WAY).expect("a number");
+        let most = u64::try_from(MOST_NEEDED).expect("a number");
         for number in 0..most + 5 {
             others.told(&server, 1, &sent_note(number, &[]), (Duration::ZERO, Duration::from_secs(1)));
         }
-        assert_eq!(u64::from(server.under_way()), most);
-        let kept = &others.by_sender[&1].under_way;
-        assert_eq!(
-            (kept.len(), kept.first_key_value().map(|(number, _)| *number)),
-            (MOST_UNDER_WAY, Some(5))
-        );
+        let kept = &others.by_sender[&1].needed;
+        assert_eq!((kept.len(), kept.first_key_value().map(|(number, _)| *number)), (MOST_NEEDED, Some(5)));
     }
 
     #[test]
@@ -426,11 +558,10 @@ mod tests {
         let told = (0..MOST_NOTES).filter(|_| outgoing.tell(long.clone())).count();
         assert_eq!(told, MAX_BYTES / (8 * MAX_BLOCKS));
         assert_eq!(sharing.dropped(), 1 + u64::try_from(MOST_NOTES - told).expect("a number"));
-        assert!(outgoing.tell(ended_note(1, &serde_json::json!("given_up"))), "it has no hashes");
+        assert!(outgoing.tell(ended_note(1)), "it has no hashes");
         assert_eq!(sharing.next_now(), Some(long.clone()));
         assert!(outgoing.tell(long), "there is room again");
-        let short = ended_note(1, &serde_json::json!("given_up"));
-        let more = (0..2 * MOST_NOTES).filter(|_| outgoing.tell(short.clone())).count();
+        let more = (0..2 * MOST_NOTES).filter(|_| outgoing.tell(ended_note(1))).count();
         assert_eq!(more, MOST_NOTES - told - 1);
         assert_eq!(std::iter::from_fn(|| sharing.next_now()).count(), MOST_NOTES);
         assert_eq!(outgoing.bytes.load(Ordering::Relaxed), 0);

@@ -22,8 +22,12 @@ use crate::serve::messages;
 const GATHERED: Duration = Duration::from_millis(5);
 /// The most notes that are told together.
 const MOST_AT_ONCE: usize = 1_024;
-/// How often it is looked whether all have the same secret: Redis may have lost it.
+/// The messages that go to Redis in one call: less than a megabyte.
+const MESSAGES_AT_ONCE: usize = 16;
+/// How often it is looked whether all have the same secret. That Redis has lost it is noticed sooner.
 const COMPARED: Duration = Duration::from_secs(60);
+/// How often it is looked whether Redis has lost its data.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long Redis is left alone after it has not answered.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The name of the secret with which prompts are hashed.
@@ -69,7 +73,9 @@ async fn tell(
     let (mut replicas, mut health) = (limits.replica_changes(), limits.health());
     let mut compare = interval(COMPARED);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut dropped = 0;
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut dropped, mut epoch) = (0, limits.epoch());
     replicas.mark_changed();
     loop {
         tokio::select! {
@@ -77,8 +83,12 @@ async fn tell(
                 sleep(GATHERED).await;
                 let mut notes = vec![note];
                 notes.extend(std::iter::from_fn(|| sharing.next_now()).take(MOST_AT_ONCE - 1));
-                let sent = limits.send(sender, &messages::pack(&notes, Stream::Choices)).await;
-                let count = if sent.is_ok() { &counts.sent } else { &counts.dropped };
+                let mut is_sent = true;
+                // Not all at once: decisions use the same connection.
+                for messages in messages::pack(&notes, Stream::Choices).chunks(MESSAGES_AT_ONCE) {
+                    is_sent = is_sent && limits.send(sender, messages).await.is_ok();
+                }
+                let count = if is_sent { &counts.sent } else { &counts.dropped };
                 PassedOn::add(count, notes.len());
             }
             Ok(()) = replicas.changed() => {
@@ -86,6 +96,12 @@ async fn tell(
                 sharing.set_heard(!is_alone);
                 if is_alone {
                     let _ = heard.send(Heard::Nobody).await;
+                }
+            }
+            _ = look.tick() => {
+                let before = std::mem::replace(&mut epoch, limits.epoch());
+                if before != epoch {
+                    compare.reset_immediately();
                 }
             }
             Ok(()) = health.changed() => compare.reset_immediately(),
