@@ -521,7 +521,9 @@ impl ChoiceKeeper {
             known.watch.heard(&known.server, counters, asked, now);
             adapters.into_iter().for_each(|adapters| known.server.told_adapters(adapters, now));
             known.heard = Instant::now();
-            known.others.server_told(&known.server);
+            if counters.running.is_some() {
+                known.others.server_told(&known.server);
+            }
         }
     }
 
@@ -847,6 +849,13 @@ mod tests {
             "how many are under way, of which nobody tells the end"
         );
         assert_eq!(other.under_way(), one.under_way());
+        assert!(other.under_way() > 0);
+        let urls: Vec<ServerUrl> = other.servers.values().map(|known| known.url.clone()).collect();
+        for (running, left) in [(None, one.under_way()), (Some(0), 0)] {
+            let counters = Counters { running, ..Counters::default() };
+            urls.iter().for_each(|url| other.heard(url, (&counters, None), Instant::now()));
+            assert_eq!(other.under_way(), left, "a page says {running:?}");
+        }
         other.is_alone();
         assert_eq!(other.under_way(), 0);
         wait(&mut other);

@@ -155,9 +155,24 @@ fn what_a_version_cannot_do_is_said() {
         (&[("strategy", "leasttime")], "3.5.6", "3.6.0", "strategy=leasttime needs Traefik 3.6"),
         (&[("passive_healthcheck.max_failed_attempts", "1")], "3.5.6", "3.6.0", "passive_healthcheck needs"),
         (&[("concurrency.max", "1")], "3.6.1", "3.6.2", "count by body size"),
+        (&[("strategy", "cache")], "3.6.1", "3.6.2", "strategy=cache needs Traefik 3.6.2"),
     ] {
         assert!(said(model(settings), too_old).contains(message), "{message}");
         assert!(!said(model(settings), enough).contains(message), "{message}");
+    }
+    // Among several servers, each must be checked.
+    let chosen = |path| {
+        let settings = [("strategy", "cache"), ("healthcheck.path", path)];
+        ["a", "b"].map(|name| set(server(name, "/v1", &["llama"]), &settings)).to_vec()
+    };
+    let unchecked = |path, traefik| {
+        let found = shortcomings(&Catalogue::assemble(chosen(path), Vec::new()), &options(traefik));
+        found.iter().filter(|found| found.code() == "traefik_choice_unchecked").count()
+    };
+    for (path, traefik, count) in
+        [("off", "3.6.2", 1), ("/health", "3.6.2", 0), ("off", "3.7.0", 0), ("off", "3.6.1", 0)]
+    {
+        assert_eq!(unchecked(path, traefik), count, "{path}, {traefik}");
     }
     let choice = || vec![server("a", "/v1", &["llama", "qwen"])];
     assert!(
