@@ -731,6 +731,8 @@ mod tests {
         let policy = Policy::new(Vec::new(), vec![entry("llama3*", 1), entry("llama*", 2)]);
         let limit = |model| policy.model_limits(model).map(|limits| limits.rates()[0].amount());
         assert_eq!((limit("llama3.1"), limit("llama2"), limit("qwen")), (Some(1), Some(2), None));
+        let all: Vec<u32> = policy.limits_of_models().map(|limits| limits.rates()[0].amount()).collect();
+        assert_eq!(all, [1, 2]);
     }
 
     /// Without a price a request is refused only where there is a budget, and prices are not asked for where there is none.
