@@ -86,7 +86,9 @@ mod tests {
         let mut revoked = RevokedKeys::default();
         let most = RevokedKeys::MOST as u64;
         revoked.add((0..most + 10).map(key));
-        assert_eq!(revoked.len(), RevokedKeys::MOST);
+        assert_eq!((revoked.len(), revoked.iter().count()), (RevokedKeys::MOST, RevokedKeys::MOST));
+        assert!(revoked.iter().all(|key| key.name != "k0" && &*key.consumer == "team"));
+        assert_eq!((RevokedKeys::MOST, RevokedKeys::KEEP.as_secs()), (10_000, 7_776_000));
         let known = |revoked: &RevokedKeys, number: u64, now| {
             revoked.get(&key(number).digest, now).map(|key| key.name.clone())
         };
