@@ -40,8 +40,8 @@ pub struct Choice {
 }
 
 /// Chooses the server from which the first token is expected soonest, where the seconds of reading count more than once: those who
-/// come after wait for them as well. A server that fails ([`Server::failed`]) is chosen only if all do. Of equals, the one with less under way; of these, the first from `turn` on
-/// (any number, best a random one). `None` only without servers.
+/// come after wait for them as well. A server that is avoided ([`Server::failed`]) is chosen only if all are. Of equals, the one with less
+/// under way; of these, the first from `turn` on (any number, best a random one). `None` only without servers.
 ///
 /// Nothing is changed: tell the chosen one with [`Server::sent`].
 pub fn choose<'s, I>(servers: I, prompt: &Prompt<'_>, now: Duration, turn: usize) -> Option<Choice>

@@ -1,7 +1,8 @@
 //! Messages that Modelgates pass on to each other through the server.
 //!
 //! Streams (<https://redis.io/docs/latest/develop/data-types/streams/>) and not channels: whoever has lost its connection for a
-//! moment reads on where it was. A stream keeps the last messages only, and none for longer than [`KEPT`].
+//! moment reads on where it was. A stream keeps the last messages only, and none once there was no
+//! new one for [`KEPT`].
 //!
 //! What may take a moment is exchanged on the connection on which decisions are made ([`SharedLimits::exchange`]). Who has to hear at
 //! once waits on a connection of its own ([`SharedLimits::listen`]), and sends with [`SharedLimits::send`].
@@ -20,6 +21,8 @@ const MOST_KEPT: usize = 512;
 const KEPT: Duration = Duration::from_secs(30);
 /// The number of messages that are read at once: decisions wait for the same connection.
 const MOST_READ: usize = 8;
+/// The same for who listens: some three megabytes at most.
+const MOST_HEARD: usize = 64;
 /// How long the server may take. Nobody waits for it.
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// How long who listens waits for the next message before it asks again.
@@ -195,9 +198,10 @@ impl SharedLimits {
         within: Duration,
     ) -> Result<Vec<Value>, Unavailable> {
         let answer = timeout(within, pipeline.query_async(connection)).await.map_err(|_| Unavailable)?;
-        let refused = answer.as_ref().err().filter(|error| !error.is_io_error() && !error.is_timeout());
-        self.link.note_messages(refused);
         answer.map_err(|error: RedisError| {
+            if !error.is_io_error() && !error.is_timeout() {
+                self.link.note_refusal(&error);
+            }
             debug!(%error, "messages cannot be passed on");
             Unavailable
         })
@@ -217,7 +221,7 @@ impl Listener<'_> {
         let key = self.limits.keys.named(self.place.stream.name());
         let mut pipeline = redis::pipe();
         let read =
-            pipeline.cmd("XREAD").arg("COUNT").arg(MOST_KEPT).arg("BLOCK").arg(LISTENS.as_millis() as u64);
+            pipeline.cmd("XREAD").arg("COUNT").arg(MOST_HEARD).arg("BLOCK").arg(LISTENS.as_millis() as u64);
         read.arg("STREAMS").arg(&key).arg(&self.place.last);
         let answer = self.limits.query(&pipeline, &mut connection, LISTENS + TIMEOUT).await?;
         self.connection = Some(connection);

@@ -9,8 +9,8 @@
 //!
 //! **Servers.** Redis 5 or later (which replicates scripts by their effects; otherwise they could not use the time), and
 //! Valkey. The user needs `+@connection +evalsha +eval +script|load +time +get +mget +set +del +zadd +zcard +zremrangebyscore
-//! +expire` (and `+xadd +xread` for [streams](Stream)) and the keys of the [namespace](Options::namespace). Use the eviction policy `noeviction` or `volatile-ttl`: an
-//! evicted limit counts as unused. So does one that a replica has not yet received when it becomes the primary.
+//! +expire` (and `+xadd +xread` for [streams](Stream)) and the keys of the [namespace](Options::namespace). Use the eviction policy
+//! `noeviction` or `volatile-ttl`: an evicted limit counts as unused. So does one that a replica has not yet received when it becomes the primary.
 //!
 //! **Clusters.** The limits of one request belong to a key, a consumer and a model, in every combination; no partition would
 //! keep each request's limits together. So all keys have one hash tag, `{modelgate}`, and are in one slot: a cluster serves the

@@ -70,7 +70,7 @@ pub(crate) struct Link {
     /// What the server's clock and its data are.
     clock: ServerClock,
     epoch: AtomicU64,
-    /// Whether it was said that messages cannot be passed on.
+    /// Whether the log says that this connection's user may not pass messages on.
     refuses_messages: AtomicBool,
     server: Server,
     /// The cluster node that has the slot; the configured server until another node is named.
@@ -244,12 +244,14 @@ impl Link {
         client.get_multiplexed_async_connection_with_config(&config).await
     }
 
-    /// What the server has said to messages for other Modelgates. Its refusal is logged once, until it takes them again.
-    pub(crate) fn note_messages(&self, refused: Option<&RedisError>) {
-        let before = self.refuses_messages.swap(refused.is_some(), Ordering::Relaxed);
-        if let Some(error) = refused.filter(|_| !before) {
-            warn!(%error, "other Modelgates cannot be told anything: the server of shared limits refuses streams");
+    /// The server refuses messages for other Modelgates, or to read theirs. That is logged once for each connection: it may take some, and
+    /// refuse others all the time. Returns whether it was logged now.
+    pub(crate) fn note_refusal(&self, error: &RedisError) -> bool {
+        let is_news = !self.refuses_messages.swap(true, Ordering::Relaxed);
+        if is_news {
+            warn!(%error, "Modelgates cannot tell each other everything: the server of shared limits refuses streams");
         }
+        is_news
     }
 
     /// How long ago that was by the server's clock; zero if that is not known.
@@ -363,6 +365,7 @@ impl Connector {
                         why = lost;
                         break;
                     }
+                    self.link.refuses_messages.store(false, Ordering::Relaxed);
                     self.report(Health::Up);
                     return true;
                 }
@@ -533,6 +536,17 @@ mod tests {
         assert!((before..=Instant::now()).contains(&lost_at));
         link.learn_epoch(Epoch(8));
         assert_eq!((link.epoch(), link.lost_at()), (Epoch(8), Some(lost_at)));
+    }
+
+    /// A user who may read and not write has messages refused many times a second.
+    #[tokio::test]
+    async fn a_refusal_of_messages_is_logged_once_for_each_connection() {
+        let server = Server::new("redis://127.0.0.1:1", None).expect("a URL");
+        let keys = Keys::new("test").expect("a name");
+        let (link, task) = Link::start(server, Duration::from_millis(40), NonZeroU32::MIN, &keys).await;
+        task.abort();
+        let refused = RedisError::from((ErrorKind::Server(ServerErrorKind::NoPerm), "xadd"));
+        assert_eq!([(); 3].map(|()| link.note_refusal(&refused)), [true, false, false]);
     }
 
     /// All Modelgates lose a server at the same moment: it must be able to start while they wait for it.

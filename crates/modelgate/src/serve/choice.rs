@@ -27,8 +27,8 @@ const WHILE_WAITED_FOR: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(500);
 /// Readings that may wait.
 const READINGS_CAPACITY: usize = 256;
-/// What others have told that may wait.
-const HEARD_CAPACITY: usize = 4_096;
+/// What others have told that may wait: at most 8 MB. More stays in Redis meanwhile.
+const HEARD_CAPACITY: usize = 256;
 
 /// Keeps it; never returns.
 pub(super) async fn keep(shared: &Arc<Shared>) {

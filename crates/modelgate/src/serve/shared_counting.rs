@@ -1,12 +1,13 @@
 //! Limits that several replicas share: the connection to Redis, what is reported about it, and what is kept across restarts.
 
 use std::{
+    collections::hash_map::RandomState,
     fs,
+    hash::{BuildHasher as _, Hasher as _},
     io::{self, Write as _},
     num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use shared_limits::{Health, SharedLimits};
@@ -48,14 +49,21 @@ fn remembered(folder: &Path) -> Option<NonZeroU32> {
 /// Writes the file atomically: a crash leaves neither a partial nor an empty file. Others may have the same folder, and write at the
 /// same time.
 fn remember(folder: &Path, replicas: NonZeroU32) -> io::Result<()> {
-    let moment = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-    let new = folder.join(format!("{REPLICAS}.{}-{moment}.new", std::process::id()));
     let file = folder.join(REPLICAS);
-    fs::create_dir_all(folder)?;
-    let mut written = fs::File::create(&new)?;
-    writeln!(written, "{replicas}")?;
-    written.sync_all()?;
-    fs::rename(new, file)
+    // In containers each has the process id 1.
+    let partial = file.with_extension(format!("{:x}.partial", RandomState::new().build_hasher().finish()));
+    let write = || {
+        fs::create_dir_all(folder)?;
+        let mut written = fs::File::create(&partial)?;
+        writeln!(written, "{replicas}")?;
+        written.sync_all()?;
+        fs::rename(&partial, &file)
+    };
+    let written = write();
+    if written.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    written
 }
 
 /// Writes the number of replicas for the next start whenever it changes, as long as limits are shared.

@@ -148,8 +148,8 @@ impl PassedOn {
         let value = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
         Family::counter(
             "modelgate_choices_passed_on",
-            "Choices of servers, and ends of their requests: told to other Modelgates, heard from them, or dropped because there were \
-             too many or Redis did not answer.",
+            "Choices of servers, ends of their requests and failures: told to other Modelgates, heard from them, or dropped because \
+             there were too many, or because Redis did not answer or refused them.",
         )
         .with(&[("direction", "sent")], value(&self.sent))
         .with(&[("direction", "received")], value(&self.received))
